@@ -1,0 +1,56 @@
+# Everything is installed into .venv in this folder; `make` alone says what there is.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+TESTS ?= tests
+
+.PHONY: help run test check quick demo conformance bench fmt clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(STAMP) ## Run the server on port 8080 (OJS_PORT) with a Kafka and a Redis of its own
+	@exec $(BIN)/ojs-stream dev
+
+test: $(STAMP) ## Run all tests on servers of their own (TESTS="tests/unit -k word" for some)
+	@$(BIN)/python -m pytest $(TESTS)
+
+check: $(STAMP) ## Check format, lint, types and layers
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+quick: check ## Check, then the tests that need no Kafka (under 2 minutes)
+	@$(BIN)/python -m pytest $(wildcard tests/unit tests/model tests/simulation)
+
+demo: $(STAMP) ## Watch thousands of real jobs go through
+	@$(BIN)/python -m tools.demo
+
+conformance: $(STAMP) ## Run the official conformance cases
+	@$(BIN)/python -m tools.conformance
+
+bench: $(STAMP) ## Measure requests per second against a bare aiohttp server
+	@$(BIN)/python -m tools.bench
+
+fmt: $(STAMP) ## Format the code and mend what the linter can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## Remove what was made here: .venv, .ojs (the data of `make run`), caches
+	rm -rf .venv .ojs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || { \
+	  for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	  done || { echo 'Python 3.11 or newer is needed.' >&2; exit 1; }; \
+	  echo "Making .venv with $$($$python --version)"; \
+	  $$python -m venv .venv; }
+	@echo 'Installing ojs-stream and its tools into .venv (a minute the first time)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,test]'
+	@touch $@

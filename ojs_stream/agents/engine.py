@@ -1,0 +1,172 @@
+"""The round: everything buffered for every live home of this worker, in one pass (DESIGN.md section 6)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from time import monotonic
+from typing import Protocol
+
+import structlog
+from redis.exceptions import RedisError
+
+from ojs_stream.agents.owner import Owner, Wiring
+from ojs_stream.errors import UnavailableError
+from ojs_stream.log.reader import LogRecord
+from ojs_stream.store.rounds import HomeRound, fold_rounds
+
+log = structlog.get_logger(__name__)
+
+WATCH_S = 0.5
+STUCK_S = 3.0
+"""Records in the log and no progress for so long: the home reads them by itself."""
+Taken = list[tuple[Owner, HomeRound]]
+
+
+class EndOffsets(Protocol):
+    """Where the partitions of the command topic end."""
+
+    async def end_offsets(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Partition -> the offset after its last record."""
+
+
+class Engine:
+    """Owners of the assigned homes, and the task that folds for all of them."""
+
+    def __init__(self, wiring: Wiring, ends: EndOffsets) -> None:
+        self.owners: dict[int, Owner] = {}
+        self._wiring = wiring
+        self._ends = ends
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._progress: dict[int, tuple[int, float]] = {}
+        self.rounds = 0
+
+    def start(self) -> None:
+        """Begin to fold and to watch."""
+        self._tasks = [
+            asyncio.create_task(self._run(), name="rounds"),
+            asyncio.create_task(self._watch(), name="watchdog"),
+        ]
+
+    async def stop(self) -> None:
+        """Give up every home and end."""
+        owners = list(self.owners.values())
+        self.revoke(set(self.owners))
+        for owner in owners:
+            await owner.closed_down()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def wake(self) -> None:
+        """There is something to fold."""
+        self._wake.set()
+
+    # -- rebalance ----------------------------------------------------------------------------------------
+
+    def assign(self, homes: set[int]) -> None:
+        """These homes are ours now. Waits for nothing."""
+        for home in sorted(homes - self.owners.keys()):
+            owner = self.owners[home] = Owner(home, self._wiring)
+            owner.start()
+
+    def revoke(self, homes: set[int]) -> None:
+        """These homes are ours no more. Waits for nothing."""
+        for home in homes & self.owners.keys():
+            self.owners.pop(home).close()
+            self._progress.pop(home, None)
+
+    def offer(self, home: int, record: LogRecord) -> None:
+        """A live record of the command topic."""
+        owner = self.owners.get(home)
+        if owner is not None:
+            owner.offer(record)
+
+    # -- rounds -------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while taken := self._take():
+                await self._round(taken)
+
+    def _take(self) -> Taken:
+        taken: Taken = []
+        for owner in list(self.owners.values()):
+            records = owner.take()
+            if records:
+                taken.append((owner, owner.round_of(records)))
+        return taken
+
+    async def _round(self, taken: Taken) -> None:
+        self.rounds += 1
+        try:
+            await fold_rounds(self._wiring.store, [each for _, each in taken])
+        except (RedisError, OSError, TimeoutError, UnavailableError) as error:
+            for owner, _ in taken:
+                owner.alarm(f"{type(error).__name__}: {error}")
+            return
+        except Exception:  # a torn record of one home must not stop the others
+            log.exception("a round failed", homes=[owner.home for owner, _ in taken])
+            await self._isolate(taken)
+            return
+        await self._commit(taken)
+
+    async def _isolate(self, taken: Taken) -> None:
+        if len(taken) == 1:
+            taken[0][0].alarm("the round failed, see the log")
+            return
+        for owner, failed in taken:
+            if owner.continues(failed):
+                again = HomeRound(owner.state, failed.entries, homes=self._wiring.homes, expected=failed.expected)
+                await self._round([(owner, again)])
+
+    async def _commit(self, taken: Taken) -> None:
+        live = [(owner, done) for owner, done in taken if owner.continues(done)]
+        if not live:
+            return
+        prepared = [(owner, done, *owner.commit_of(done)) for owner, done in live]
+        errors = await self._wiring.store.commit([commit for _, _, commit, _ in prepared])
+        for (owner, done, _, trimmed), error in zip(prepared, errors, strict=True):
+            if error is not None:
+                owner.not_committed(done, trimmed, error)
+            elif owner.continues(done):
+                owner.committed(done)
+            else:
+                # Revoked or alarmed while the commit was under way: it counts, who recovers acts on it.
+                owner.answer(done.world.replies)
+
+    # -- watchdog -----------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            live = {home: owner for home, owner in self.owners.items() if owner.live}
+            if live:
+                await self._look(live)
+
+    async def _look(self, live: dict[int, Owner]) -> None:
+        before = {home: owner.applied for home, owner in live.items()}
+        try:
+            stored = await self._wiring.store.applied(list(live))
+            ends = await self._ends.end_offsets(list(live))
+        except (RedisError, OSError, TimeoutError, UnavailableError) as error:
+            log.warning("watchdog cannot look", reason=str(error))
+            return
+        for (home, owner), have in zip(live.items(), stored, strict=True):
+            if before[home] is not None and (have is None or have < (before[home] or 0)):
+                owner.alarm(f"Redis has applied {have}, this worker {before[home]}: records were lost")
+            elif self._stuck(home, owner.next, ends.get(home, 0)):
+                owner.alarm(f"offset {owner.next} is in the log and was not delivered for {STUCK_S:g} s")
+
+    def _stuck(self, home: int, following: int, end: int) -> bool:
+        known, since = self._progress.get(home, (-1, 0.0))
+        if known != following or end <= following:
+            self._progress[home] = (following, monotonic())
+            return False
+        if monotonic() - since < STUCK_S:
+            return False
+        self._progress[home] = (following, monotonic())
+        return True

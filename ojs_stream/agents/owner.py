@@ -1,0 +1,491 @@
+"""One home on this worker: its position, its buffer, and the one routine that brings it (back) to life.
+
+The owner folds only the record at ``applied + 1``. Whatever goes wrong (a gap, a fence, an I/O error, a wiped
+or old Redis, the watchdog) ends in ``_recover``: read ``applied``, read the gap from the log, look at what the
+topics already have, send the rest, go live (DESIGN.md section 7). Nothing here runs inside Faust's rebalance
+callbacks; ``close`` only sets a flag that is checked after every wait and right before a commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Literal, Protocol
+
+import structlog
+from redis.exceptions import RedisError
+
+from ojs_stream import stamp
+from ojs_stream.core.commands import Genesis
+from ojs_stream.core.fold import BadCommand
+from ojs_stream.core.outcomes import Outcome
+from ojs_stream.core.records import HomeState
+from ojs_stream.core.world import Message, NumberedEvent, World
+from ojs_stream.errors import FencedError, LogRefusedError, UnavailableError
+from ojs_stream.log.codec import decode_pack
+from ojs_stream.log.gateway import Gateway
+from ojs_stream.log.outbox import Outbox, Sender, stored_event, stored_outbox
+from ojs_stream.log.reader import LogRecord
+from ojs_stream.log.topics import Topics
+from ojs_stream.store.base import Store
+from ojs_stream.store.commit import OUTCOME_S, commit_of, message_field
+from ojs_stream.store.reads import Positions
+from ojs_stream.store.rounds import HomeRound, LogEntry, fold_rounds
+
+log = structlog.get_logger(__name__)
+
+BUFFER_RECORDS_MAX = 20_000
+"""Beyond it live records are dropped and read again from the log: bounded memory, nothing lost."""
+ROUND_RECORDS_MAX = 64
+ROUND_BYTES_MAX = 8 * 1024 * 1024
+UNSENT_EVENTS_MAX = 8_000
+"""With more unsent events the home folds nothing: the ring must not run over them."""
+RECOVER_WAIT_S = (0.05, 0.2, 0.5, 1.0, 2.0)
+REFUSED_RETRY_S = 5.0
+CATCH_UP_RECORDS = 200
+MESSAGES_HOLD_S = 60.0
+"""How long a rebuilt home waits for the other homes' marks before it sends messages again."""
+OUTCOME_AGE_MS_MAX = OUTCOME_S * 1000
+OUTBOX_TOPICS = ("events", "retry", "dead", "commands.dead")
+Phase = Literal["starting", "catching_up", "live", "refused", "closed"]
+
+
+class Reader(Protocol):
+    """The part of the log reader that an owner needs."""
+
+    async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """First offset still there, and the offset after the last."""
+
+    def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncIterator[list[LogRecord]]:
+        """Records from ``start`` up to ``stop`` (exclusive)."""
+
+    async def tail_position(self, topic: str, partition: int) -> int:
+        """The highest ``ojs-position`` at the end of a topic."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Wiring:
+    """What every owner of a worker shares."""
+
+    store: Store
+    namespace: str
+    homes: int
+    topics: Topics
+    sender: Sender
+    open_reader: Callable[[], AbstractAsyncContextManager[Reader]]
+    gateway: Gateway
+    positions: Positions
+    wake: Callable[[], None]
+    """There is something to fold."""
+    on_commit: Callable[[Owner, World], None]
+    """After every commit, live or catching up: hints and deadlines."""
+    on_event: Callable[[NumberedEvent], None] | None = None
+    publish: Callable[[str, int, int, list[tuple[str, Outcome]]], None]
+    """(instance, home, applied, replies) for views of another worker."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a catch-up stands, for ``/ready``."""
+
+    done: int = 0
+    total: int = 0
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class _Limbo:
+    """A round whose commit is unknown: if ``applied`` shows it, its outcomes are right whoever wrote it."""
+
+    offset: int
+    replies: list[tuple[str, Outcome]] = field(default_factory=list)
+
+
+def entry_of(record: LogRecord) -> LogEntry:
+    """The commands of a log record."""
+    commands: list[Any] = []
+    for decoded in decode_pack(record.value):
+        if hasattr(decoded, "command"):
+            commands.append(decoded.command)
+        else:
+            commands.append(BadCommand(bytes(decoded.raw), decoded.reason))
+    return LogEntry(record.offset, record.timestamp_ms, commands)
+
+
+class Owner:
+    """A home that is assigned to this worker."""
+
+    def __init__(self, home: int, wiring: Wiring) -> None:
+        self.home = home
+        self.phase: Phase = "starting"
+        self.progress = Progress()
+        self.state = HomeState(home=home)
+        self.applied: int | None = None
+        self.closed = False
+        self.recoveries = 0
+        self._wiring = wiring
+        self._buffer: deque[LogRecord] = deque()
+        self._highest_dropped = -1
+        self._alarm = asyncio.Event()
+        self._why = "assigned"
+        self._limbo: list[_Limbo] = []
+        self._outbox: Outbox | None = None
+        self._held: list[Message] = []
+        self._holding = True
+        self._releasing: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.deadlines: dict[str, int | None] = {"run": None, "reap": None}
+        self.deadline_version = 0
+
+    # -- from outside -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take the home over, in a task of its own."""
+        self._task = asyncio.create_task(self._run(), name=f"owner-{self.home}")
+
+    def close(self) -> None:
+        """Somebody else owns the home now (or soon). Only flags: the rebalance callback must not wait."""
+        self.closed = True
+        self.phase = "closed"
+        self._alarm.set()
+        self._close_outbox()
+
+    def _close_outbox(self) -> None:
+        if self._releasing is not None:
+            self._releasing.cancel()
+        if self._outbox is not None:
+            self._outbox.close()
+
+    async def closed_down(self) -> None:
+        """Wait until nothing of this owner runs any more."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=5.0)
+
+    @property
+    def live(self) -> bool:
+        """Whether the home folds live records."""
+        return self.phase == "live"
+
+    @property
+    def next(self) -> int:
+        """The only offset that may be folded."""
+        return 0 if self.applied is None else self.applied + 1
+
+    @property
+    def unsent(self) -> int:
+        """Events, effects and messages that their topics do not have yet."""
+        box = self._outbox
+        return 0 if box is None else len(box.events) + len(box.effects) + len(box.messages)
+
+    def offer(self, record: LogRecord) -> None:
+        """A live record from the agent."""
+        if self.phase != "live" or len(self._buffer) >= BUFFER_RECORDS_MAX:
+            self._highest_dropped = max(self._highest_dropped, record.offset)
+            if self.phase == "live":
+                self.alarm("the buffer of live records is full")
+            return
+        self._buffer.append(record)
+        self._wiring.wake()
+
+    def alarm(self, why: str) -> None:
+        """Something is wrong: drop what is in memory and recover."""
+        if self.phase == "live":
+            self.phase = "catching_up"
+            self._why = why
+            log.warning("home recovers", home=self.home, why=why, applied=self.applied)
+            self._drop_buffer()
+            self._alarm.set()
+
+    def _drop_buffer(self) -> None:
+        if self._buffer:
+            self._highest_dropped = max(self._highest_dropped, self._buffer[-1].offset)
+            self._buffer.clear()
+
+    # -- live rounds --------------------------------------------------------------------------------------
+
+    def take(self) -> list[LogRecord]:
+        """The contiguous records that may be folded now, bounded."""
+        if self.phase != "live" or self._outbox is None or len(self._outbox.events) > UNSENT_EVENTS_MAX:
+            return []
+        taken: list[LogRecord] = []
+        size, expected = 0, self.next
+        while self._buffer and len(taken) < ROUND_RECORDS_MAX and size < ROUND_BYTES_MAX:
+            record = self._buffer[0]
+            if record.offset > expected:
+                if not taken:
+                    self.alarm(f"a gap: offset {expected} is next, {record.offset} came")
+                break
+            self._buffer.popleft()
+            if record.offset == expected:
+                taken.append(record)
+                size += len(record.value)
+                expected += 1
+        return taken
+
+    def round_of(self, records: Sequence[LogRecord]) -> HomeRound:
+        """A round over records, on the state of the last commit."""
+        entries = [entry_of(record) for record in records]
+        return HomeRound(self.state, entries, homes=self._wiring.homes, expected=self.applied)
+
+    def continues(self, done: HomeRound) -> bool:
+        """Whether the round was made on what this owner holds now: a recovery in between makes it void."""
+        return self.live and self.applied == done.expected
+
+    def commit_of(self, done: HomeRound) -> tuple[Any, list[str]]:
+        """The writes of a folded round, and the outbox fields they remove."""
+        assert self._outbox is not None
+        trimmed = self._outbox.take_trimmed()
+        commit = commit_of(
+            done.world,
+            namespace=self._wiring.namespace,
+            expected=done.expected,
+            applied=done.last_offset,
+            trimmed=trimmed,
+            keep_outcome=self._somebody_waits(done),
+        )
+        return commit, trimmed
+
+    def _somebody_waits(self, done: HomeRound) -> Callable[[str], bool]:
+        """Outcomes are stored for views of other workers, while these can still be waiting."""
+        if done.entries[-1].now < stamp.now_ms() - OUTCOME_AGE_MS_MAX:
+            return lambda submit: False
+        return lambda submit: not self._wiring.gateway.is_own(submit)
+
+    def committed(self, done: HomeRound) -> None:
+        """The round is in the store: act on it."""
+        assert self._outbox is not None
+        world = done.world
+        self.applied = done.last_offset
+        self.state = world.state()
+        self._wiring.positions.raise_to(self.home, self.applied)
+        self._outbox.add(world.events, world.effects)
+        if self._holding:
+            self._held.extend(world.messages)
+        else:
+            self._outbox.add(messages=world.messages)
+        self._wiring.on_commit(self, world)
+        self.answer(world.replies)
+        self._wiring.gateway.applied(self.home, self.applied)
+
+    def answer(self, replies: list[tuple[str, Outcome]]) -> None:
+        """Resolve views of this worker, tell those of others."""
+        elsewhere: dict[str, list[tuple[str, Outcome]]] = {}
+        for submit, outcome in replies:
+            if self._wiring.gateway.is_own(submit):
+                self._wiring.gateway.resolve(submit, outcome)
+            else:
+                elsewhere.setdefault(submit.partition(":")[0], []).append((submit, outcome))
+        for instance, theirs in elsewhere.items():
+            self._wiring.publish(instance, self.home, self.applied or 0, theirs)
+
+    def not_committed(self, done: HomeRound, trimmed: list[str], error: Exception) -> None:
+        """The commit was fenced, or nobody knows: recover; the outcomes may still turn out right."""
+        if self._outbox is not None:
+            self._outbox.give_back_trimmed(trimmed)
+        self._limbo.append(_Limbo(done.last_offset, done.world.replies))
+        self.alarm(f"{type(error).__name__}: {error}")
+
+    # -- recovery -----------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        failures = 0
+        while not self.closed:
+            self._alarm.clear()
+            try:
+                await self._recover()
+                failures = 0
+                await self._alarm.wait()
+            except LogRefusedError as error:
+                self._refuse(str(error))
+                await asyncio.sleep(REFUSED_RETRY_S)
+            except (FencedError, UnavailableError, RedisError, OSError, TimeoutError) as error:
+                self.progress.reason = f"{type(error).__name__}: {error}"
+                log.warning("home cannot recover yet", home=self.home, reason=self.progress.reason)
+                await asyncio.sleep(RECOVER_WAIT_S[min(failures, len(RECOVER_WAIT_S) - 1)])
+                failures += 1
+            except Exception as error:  # a bug must be seen and must not end the home's task
+                self._refuse(f"{type(error).__name__}: {error}")
+                log.exception("home failed to recover", home=self.home)
+                await asyncio.sleep(REFUSED_RETRY_S)
+
+    def _refuse(self, reason: str) -> None:
+        if not self.closed:
+            self.phase = "refused"
+        self.progress.reason = reason
+        log.error("home is refused", home=self.home, reason=reason)
+
+    async def _recover(self) -> None:
+        if not self.closed:
+            self.phase = "catching_up"
+        self.recoveries += 1
+        self._drop_buffer()
+        self._held, self._holding = [], True
+        self._close_outbox()
+        async with self._wiring.open_reader() as reader:
+            await self._find_position(reader)
+            self._settle_limbo()
+            await self._open_outbox(reader)
+            await self._catch_up(reader)
+        await self._load_deadlines()
+        self._releasing = asyncio.create_task(self._release_messages(), name=f"release-{self.home}")
+        if self.live:
+            self.progress.reason = ""
+            log.info("home is live", home=self.home, applied=self.applied, why=self._why)
+            self._wiring.wake()
+
+    async def _find_position(self, reader: Reader) -> None:
+        """Where the records are, and that they belong to this log."""
+        topic = self._wiring.topics.commands
+        begin, end = await reader.bounds(topic, self.home)
+        self.applied, state = await self._wiring.store.position(self.home)
+        if self.applied is None or state is None:
+            if begin > 0:
+                raise LogRefusedError(
+                    f"Partition {self.home} of {topic} begins at offset {begin} and Redis has no records of it: "
+                    "the state cannot be rebuilt. Restore a Redis backup that is true up to at least "
+                    f"offset {begin - 1}."
+                )
+            await self._wiring.store.clear(self.home)
+            self.applied, self.state = None, HomeState(home=self.home)
+            return
+        self.state = state
+        if end < self.applied + 1:
+            raise LogRefusedError(
+                f"Partition {self.home} of {topic} ends at offset {end - 1}, but Redis has applied offset "
+                f"{self.applied}: this is another or a truncated log. Restore the topic, or start with an empty "
+                "Redis or another OJS_NAMESPACE."
+            )
+        if begin > self.applied + 1:
+            raise LogRefusedError(
+                f"Partition {self.home} of {topic} no longer has offsets {self.applied + 1} to {begin - 1}, which "
+                "Redis has not applied. Restore a newer Redis backup, or the topic."
+            )
+        if begin == 0 and end > 0:
+            await self._check_identity(reader)
+
+    async def _check_identity(self, reader: Reader) -> None:
+        topic = self._wiring.topics.commands
+        async for records in reader.read(topic, self.home, 0, 1):
+            commands = entry_of(records[0]).commands
+            genesis = commands[0] if commands else None
+            if isinstance(genesis, Genesis) and genesis.log_id != self.state.log_id:
+                raise LogRefusedError(
+                    f"Partition {self.home} of {topic} is log {genesis.log_id}, Redis has records of log "
+                    f"{self.state.log_id}: the topic was recreated or the cluster is another one. Start with an "
+                    "empty Redis or another OJS_NAMESPACE."
+                )
+
+    def _settle_limbo(self) -> None:
+        for limbo in self._limbo:
+            if self.applied is not None and limbo.offset <= self.applied:
+                self.answer(limbo.replies)
+        self._limbo = []
+        if self.applied is not None:
+            self._wiring.gateway.applied(self.home, self.applied)
+
+    async def _open_outbox(self, reader: Reader) -> None:
+        """What the topics already have is not sent again; the rest of ring and outbox is."""
+        wiring = self._wiring
+        tails = {name: await reader.tail_position(wiring.topics.of(name), self.home) for name in OUTBOX_TOPICS}
+        self._outbox = Outbox(
+            self.home,
+            sender=wiring.sender,
+            topics=wiring.topics,
+            tails=tails,
+            on_event=wiring.on_event,
+            on_sent=wiring.wake,
+        )
+        if self.closed:
+            return
+        if self.applied is not None:
+            effects, messages = stored_outbox(await wiring.store.outbox(self.home))
+            ring = await wiring.store.ring(self.home, tails["events"] + 1, self.state.events)
+            self._outbox.add([stored_event(number, data) for number, data in ring], effects)
+            self._held.extend(messages)
+        self._outbox.start()
+
+    async def _catch_up(self, reader: Reader) -> None:
+        """Fold from the log until nothing is missing; the step to live has no wait in it."""
+        topic = self._wiring.topics.commands
+        _, end = await reader.bounds(topic, self.home)
+        self.progress = Progress(done=0, total=max(0, end - self.next))
+        while not self.closed:
+            async for records in reader.read(topic, self.home, self.next, end):
+                for start in range(0, len(records), CATCH_UP_RECORDS):
+                    await self._fold_gap(records[start : start + CATCH_UP_RECORDS])
+            # Offsets at the end that hold no record (transaction markers) count as passed.
+            if self.next > self._highest_dropped or self._highest_dropped < end:
+                self.phase = "live"
+                return
+            end = self._highest_dropped + 1
+
+    async def _fold_gap(self, records: Sequence[LogRecord]) -> None:
+        if self.closed or not records:
+            return
+        done = self.round_of(records)
+        await fold_rounds(self._wiring.store, [done])
+        if self.closed:
+            return
+        commit, trimmed = self.commit_of(done)
+        (error,) = await self._wiring.store.commit([commit])
+        if error is not None:
+            assert self._outbox is not None
+            self._outbox.give_back_trimmed(trimmed)
+            self._limbo.append(_Limbo(done.last_offset, done.world.replies))
+            raise error
+        self.committed(done)
+        self.progress.done += len(records)
+        await self._wait_for_events()
+
+    async def _wait_for_events(self) -> None:
+        assert self._outbox is not None
+        while len(self._outbox.events) > UNSENT_EVENTS_MAX and not self.closed:
+            await asyncio.sleep(0.01)
+
+    async def _load_deadlines(self) -> None:
+        for index in self.deadlines:
+            version = self.deadline_version
+            earliest = await self._wiring.store.earliest(self.home, index)
+            if self.deadline_version == version:
+                self.deadlines[index] = earliest
+
+    async def _release_messages(self) -> None:
+        """Send the messages whose destination has not folded them; one that is behind is waited for.
+
+        Until then new messages queue behind the held ones: a destination drops what comes out of order.
+        """
+        marks: dict[int, int] = {}
+        for destination in sorted({message.destination for message in self._held}):
+            marks[destination] = await self._mark_at(destination)
+        if self.closed or self._outbox is None:
+            return
+        held, self._held, self._holding = self._held, [], False
+        folded = [m for m in held if m.number <= marks.get(m.destination, 0)]
+        self._outbox.give_back_trimmed([message_field(m.destination, m.number) for m in folded])
+        self._outbox.add(messages=[m for m in held if m.number > marks.get(m.destination, 0)])
+        self._outbox.start_messages()
+
+    async def _mark_at(self, destination: int) -> int:
+        """How far ``destination`` has folded our messages, once it has folded what is in its log now."""
+        if destination == self.home:
+            return self.state.marks.get(str(self.home), 0)
+        until = monotonic() + MESSAGES_HOLD_S
+        while not self.closed and monotonic() < until:
+            try:
+                return await self._settled_mark(destination)
+            except (UnavailableError, RedisError, OSError, TimeoutError) as error:
+                log.info("messages wait", home=self.home, destination=destination, reason=str(error))
+            await asyncio.sleep(0.1)
+        return 0
+
+    async def _settled_mark(self, destination: int) -> int:
+        async with self._wiring.open_reader() as reader:
+            _, end = await reader.bounds(self._wiring.topics.commands, destination)
+        applied, state = await self._wiring.store.position(destination)
+        if applied is None or state is None or applied < end - 1:
+            raise UnavailableError(f"home {destination} is behind its log")
+        return state.marks.get(str(self.home), 0)

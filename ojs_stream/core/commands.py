@@ -1,0 +1,269 @@
+"""What can be asked of a home. A command is one JSON object with a ``kind``; a pack carries many.
+
+Whatever a default comes from, the view has resolved it: the fold knows no settings (DESIGN.md section 2).
+Adding a command: its struct here (the union below is the codec's row), its handler in ``core/fold``, its view.
+"""
+
+from __future__ import annotations
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from ojs_stream.core.records import JobRecord, Retention
+from ojs_stream.core.retry import RetryPolicy
+
+COMMAND_VERSION = 1
+
+
+class Command(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
+    """What every command carries.
+
+    ``v`` is the version of its shape, ``actor`` the id of the API key (or ``system``), ``request`` the
+    request id, ``submit`` (``<instance>:<n>``) who waits for the outcome. ``source`` and ``number`` make it a
+    message that is folded once; ``at`` is then the record time of the first command of the chain.
+    """
+
+    v: int
+    actor: str
+    request: str = ""
+    submit: str = ""
+    source: str = ""
+    number: int = 0
+    at: int = 0
+    epoch: int = 0
+
+
+class NewJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A validated job to enqueue. Durations in ms; an instant is absolute ms or relative to the record time."""
+
+    id: str
+    type: str
+    queue: str
+    args: Raw
+    meta: Raw
+    priority: int
+    retry: RetryPolicy
+    retention: Retention
+    timeout_ms: int
+    visibility_timeout_ms: int
+    client_id: bool = False
+    pending: bool = False
+    scheduled_at: str | None = None
+    scheduled: int = 0
+    delay_ms: int = 0
+    expires_at: str | None = None
+    expires: int = 0
+    expires_in_ms: int = 0
+    total_timeout_ms: int = 0
+    extra: Raw | None = None
+
+
+class Genesis(Command, frozen=True, kw_only=True, omit_defaults=True, tag="genesis"):
+    """The first record of a partition: it names the log."""
+
+    log_id: str
+    partitions: int
+
+
+class Reset(Command, frozen=True, kw_only=True, omit_defaults=True, tag="reset"):
+    """Forget every record and start a new epoch (test mode)."""
+
+
+class Enqueue(Command, frozen=True, kw_only=True, omit_defaults=True, tag="enqueue"):
+    """Store jobs, all or none. Sent to one home, which reserves ids and inserts at the others."""
+
+    jobs: tuple[NewJob, ...]
+    batch: bool = False
+
+
+class Reserve(Command, frozen=True, kw_only=True, omit_defaults=True, tag="reserve"):
+    """Message: hold client-supplied ids for a stage of another home."""
+
+    stage: str
+    home: int
+    ids: dict[str, int]
+    """id -> the home that will have the job"""
+
+
+class Reserved(Command, frozen=True, kw_only=True, omit_defaults=True, tag="reserved"):
+    """Message: the answer to ``reserve``; ``taken`` names an id that exists already."""
+
+    stage: str
+    home: int
+    taken: str = ""
+
+
+class Release(Command, frozen=True, kw_only=True, omit_defaults=True, tag="release"):
+    """Message: the job is gone (or its stage was aborted): forget its id or its ``moved`` note."""
+
+    ids: tuple[str, ...]
+    stage: str = ""
+
+
+class Insert(Command, frozen=True, kw_only=True, omit_defaults=True, tag="insert"):
+    """Message: jobs whose ids are granted, for the home of their queues."""
+
+    jobs: tuple[NewJob, ...]
+
+
+class Claim(Command, frozen=True, kw_only=True, omit_defaults=True, tag="claim"):
+    """Lease up to ``count`` jobs, queues from left to right. ``visibility_ms`` overrides the job's own."""
+
+    queues: tuple[str, ...]
+    count: int
+    worker_id: str = ""
+    visibility_ms: int = 0
+
+
+class Ack(Command, frozen=True, kw_only=True, omit_defaults=True, tag="ack"):
+    """The job is done. ``worker_id`` is checked only when it is sent."""
+
+    job_id: str
+    worker_id: str = ""
+    result: Raw | UnsetType = UNSET
+
+
+class Nack(Command, frozen=True, kw_only=True, omit_defaults=True, tag="nack"):
+    """The job failed (OJS.md 3.3). ``dice`` is the jitter."""
+
+    job_id: str
+    code: str
+    type: str
+    message: str
+    dice: float
+    worker_id: str = ""
+    retryable: bool | None = None
+    details: Raw | UnsetType = UNSET
+    backtrace: Raw | UnsetType = UNSET
+    error_class: str = ""
+    requeue: bool = False
+
+
+class GiveBack(Command, frozen=True, kw_only=True, omit_defaults=True, tag="give_back"):
+    """The client was gone when its claim returned: the jobs become available in their old places."""
+
+    job_ids: tuple[str, ...]
+    worker_id: str = ""
+
+
+class Extend(Command, frozen=True, kw_only=True, omit_defaults=True, tag="extend"):
+    """Heartbeat for leases of this home: now + the job's own visibility timeout, or ``visibility_ms``."""
+
+    worker_id: str
+    job_ids: tuple[str, ...]
+    visibility_ms: int = 0
+
+
+class Cancel(Command, frozen=True, kw_only=True, omit_defaults=True, tag="cancel"):
+    job_id: str
+    reason: str = ""
+
+
+class Activate(Command, frozen=True, kw_only=True, omit_defaults=True, tag="activate"):
+    job_id: str
+
+
+class Promote(Command, frozen=True, kw_only=True, omit_defaults=True, tag="promote"):
+    """From the retry agent: this attempt's backoff has elapsed."""
+
+    job_id: str
+    attempt: int
+
+
+class Tick(Command, frozen=True, kw_only=True, omit_defaults=True, tag="tick"):
+    """Move what is due at the record's time: ``run`` (scheduled, retryable) or ``reap`` (everything else)."""
+
+    index: str
+    dice: float
+
+
+class Pause(Command, frozen=True, kw_only=True, omit_defaults=True, tag="pause"):
+    queue: str
+
+
+class Resume(Command, frozen=True, kw_only=True, omit_defaults=True, tag="resume"):
+    queue: str
+
+
+class Beat(Command, frozen=True, kw_only=True, omit_defaults=True, tag="beat"):
+    """What a worker says of itself."""
+
+    worker_id: str
+    state: str = ""
+    hostname: str | None = None
+    pid: int | None = None
+    concurrency: int | None = None
+    queues: tuple[str, ...] = ()
+    active_jobs: int = 0
+    labels: Raw | UnsetType = UNSET
+    version: str | None = None
+    dead_after_ms: int = 30_000
+    keep_ms: int = 86_400_000
+
+
+class Direct(Command, frozen=True, kw_only=True, omit_defaults=True, tag="direct"):
+    """Ask a worker to be ``running``, ``quiet`` or to ``terminate``; told at its next heartbeat."""
+
+    worker_id: str
+    directive: str
+
+
+class RemoveWorker(Command, frozen=True, kw_only=True, omit_defaults=True, tag="remove_worker"):
+    """A worker signs off. Its leases stay: they end by ack or by their visibility timeout."""
+
+    worker_id: str
+
+
+class WorkerDied(Command, frozen=True, kw_only=True, omit_defaults=True, tag="worker_died"):
+    """Message to every home: the leases of a worker that stopped beating go back."""
+
+    worker_id: str
+
+
+class RetryDead(Command, frozen=True, kw_only=True, omit_defaults=True, tag="retry_dead"):
+    """Put a dead letter back to work, optionally changed."""
+
+    job_id: str
+    queue: str = ""
+    args: Raw | None = None
+    meta: Raw | None = None
+    priority: int | None = None
+    retry: RetryPolicy | None = None
+
+
+class DeleteDead(Command, frozen=True, kw_only=True, omit_defaults=True, tag="delete_dead"):
+    job_id: str
+
+
+class Adopt(Command, frozen=True, kw_only=True, omit_defaults=True, tag="adopt"):
+    """Message: a job that comes from another home, as an available job of a queue here."""
+
+    record: JobRecord
+
+
+AnyCommand = (
+    Genesis
+    | Reset
+    | Enqueue
+    | Reserve
+    | Reserved
+    | Release
+    | Insert
+    | Claim
+    | Ack
+    | Nack
+    | GiveBack
+    | Extend
+    | Cancel
+    | Activate
+    | Promote
+    | Tick
+    | Pause
+    | Resume
+    | Beat
+    | Direct
+    | RemoveWorker
+    | WorkerDied
+    | RetryDead
+    | DeleteDead
+    | Adopt
+)

@@ -1,0 +1,176 @@
+"""The fold: one command at a time, in log order, on the world of one home.
+
+``HANDLERS`` is the table: command -> handler, and what is worth loading before it runs. A handler may ask for
+more (``NeedMore``), refuse (``RefusedError``), answer, or stay silent when somebody else will answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from ojs_stream.core import commands as c
+from ojs_stream.core.fold import enqueue, home, leases, lifecycle, queues, ticks, workers
+from ojs_stream.core.outcomes import Effect, Outcome
+from ojs_stream.core.world import MINUTE_SLOTS, NeedMore, Needs, World, raw
+from ojs_stream.errors import RefusedError
+
+OUTAGE_MS = 5_000
+"""Nothing appended for longer than this, although something was to be watched: the log was away."""
+GRACE_MS = 5_000
+"""Workers get one heartbeat interval after an outage before leases are reaped."""
+
+BURIED_BYTES_MAX = 512 * 1024
+"""So much of a bad command goes to the dead topic; the whole of it is at its offset in the log."""
+
+Handler = Callable[[World, Any], Outcome | None]
+HANDLERS: dict[type[c.Command], Handler] = {
+    c.Genesis: home.genesis,
+    c.Reset: home.reset,
+    c.Enqueue: enqueue.enqueue,
+    c.Reserve: enqueue.reserve,
+    c.Reserved: enqueue.reserved,
+    c.Release: enqueue.release,
+    c.Insert: enqueue.insert_jobs,
+    c.Claim: leases.claim,
+    c.Ack: leases.ack,
+    c.Nack: leases.nack,
+    c.GiveBack: leases.give_back,
+    c.Extend: leases.extend,
+    c.Cancel: lifecycle.cancel,
+    c.Activate: lifecycle.activate,
+    c.Promote: lifecycle.promote_retry,
+    c.Tick: ticks.tick,
+    c.Pause: queues.pause,
+    c.Resume: queues.resume,
+    c.Beat: workers.beat,
+    c.Direct: workers.direct,
+    c.RemoveWorker: workers.remove_worker,
+    c.WorkerDied: workers.worker_died,
+    c.RetryDead: lifecycle.retry_dead,
+    c.DeleteDead: lifecycle.delete_dead,
+    c.Adopt: lifecycle.adopt,
+}
+
+
+class BadCommand(msgspec.Struct, frozen=True):
+    """A command of a record that could not be decoded; it goes to the dead topic with its reason."""
+
+    data: bytes
+    reason: str
+
+
+class RecordFold:
+    """Folds the commands of one log record; keeps its place when more must be loaded."""
+
+    def __init__(
+        self, world: World, folded: Sequence[c.AnyCommand | BadCommand], *, offset: int, now: int
+    ) -> None:
+        self._world = world
+        self._commands = folded
+        self._offset = offset
+        self._now = now
+        self._next = 0
+
+    def run(self) -> None:
+        """Fold what is left. ``NeedMore``: load, then call again."""
+        begin(self._world, self._now)
+        while self._next < len(self._commands):
+            command = self._commands[self._next]
+            if isinstance(command, BadCommand):
+                _bury(self._world, command.data, command.reason, self._offset)
+            else:
+                _fold(self._world, command, self._offset)
+            self._world.settle()
+            self._next += 1
+
+
+def begin(world: World, now: int) -> None:
+    """A record of time ``now`` begins. Watching with nothing appended for long means that the log was away."""
+    if world.last and world.watched and now - world.last > OUTAGE_MS:
+        world.grace = now + GRACE_MS
+    world.now = now
+    world.last = now
+
+
+def _fold(world: World, command: c.AnyCommand, offset: int) -> None:
+    if command.source and command.number <= world.marks.get(command.source, 0):
+        return
+    start = world.savepoint()
+    if command.source:
+        world.mark(command.source, command.number)
+    marked = world.savepoint()
+    try:
+        outcome = _handle(world, command)
+    except NeedMore:
+        world.rollback(start)
+        raise
+    except RefusedError as refusal:
+        world.rollback(marked)
+        outcome = Outcome(code=refusal.code, message=refusal.message, details=refusal.details)
+    except Exception as error:  # noqa: BLE001 - a failing command must hurt only itself, never the partition
+        world.rollback(marked)
+        reason = f"{type(error).__name__}: {error}"
+        _bury(world, msgspec.json.encode(command), reason, offset)
+        outcome = Outcome(code="backend_error", message=f"The command failed and was put aside: {reason}")
+    if outcome is not None:
+        world.reply(command.submit, outcome)
+
+
+def _handle(world: World, command: c.AnyCommand) -> Outcome | None:
+    if command.epoch < world.epoch and (command.source or isinstance(command, c.Promote)):
+        return Outcome(code="conflict", message="The command is of an epoch before the last reset.")
+    return HANDLERS[type(command)](world, command)
+
+
+def _bury(world: World, data: bytes, reason: str, offset: int) -> None:
+    world.effect(
+        Effect(
+            topic="commands.dead",
+            key=str(world.home),
+            value=raw({"reason": reason, "partition": world.home, "offset": offset, "command": _readable(data)}),
+            headers={"ojs-error": reason[:1000], "ojs-partition": str(world.home), "ojs-offset": str(offset)},
+        )
+    )
+
+
+def _readable(data: bytes) -> str:
+    return data[:BURIED_BYTES_MAX].decode("utf-8", errors="backslashreplace")
+
+
+# -- what is worth loading first ------------------------------------------------------------------------------
+
+
+def needs_of(world: World, command: c.AnyCommand | BadCommand, now: int, needs: Needs) -> None:
+    """Add what ``command`` will surely want. Only speed depends on it: a fold asks for what is missing."""
+    match command:
+        case c.Enqueue():
+            _enqueue_needs(world, command, needs)
+        case c.Insert():
+            needs.records.update(("queue", job.queue) for job in command.jobs)
+        case c.Claim():
+            for queue in command.queues:
+                needs.records.add(("queue", queue))
+                needs.records.add(("minute", queue, str(now // 60_000 % MINUTE_SLOTS)))
+            needs.head(("state", command.queues[0], "available"), command.count)
+        case c.Ack() | c.Nack() | c.Cancel() | c.Activate() | c.Promote() | c.RetryDead() | c.DeleteDead():
+            needs.records.add(("job", command.job_id))
+        case c.Extend() | c.GiveBack():
+            needs.records.update(("job", job_id) for job_id in command.job_ids)
+        case c.Pause() | c.Resume():
+            needs.records.add(("queue", command.queue))
+        case c.Beat() | c.Direct() | c.RemoveWorker():
+            needs.records.add(("worker", command.worker_id))
+        case c.Tick():
+            needs.head(("due", command.index), ticks.TICK_MAX)
+
+
+def _enqueue_needs(world: World, command: c.Enqueue, needs: Needs) -> None:
+    for job in command.jobs:
+        if world.home_of(job.queue) == world.home:
+            needs.records.add(("queue", job.queue))
+        if job.client_id and world.home_of(job.id) == world.home:
+            needs.records.add(("id", job.id))
+            needs.records.add(("job", job.id))

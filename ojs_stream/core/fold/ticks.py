@@ -1,0 +1,90 @@
+"""What happens because time passes: the scheduler's and the reaper's ticks (DESIGN.md section 9)."""
+
+from __future__ import annotations
+
+import zlib
+
+from ojs_stream.core.commands import Tick
+from ojs_stream.core.fold.enqueue import abort_stage
+from ojs_stream.core.fold.jobs import Failure, discard, expire, is_expired, remove, retry_later, total_over
+from ojs_stream.core.fold.leases import exhausted, promote
+from ojs_stream.core.fold.workers import lose_lease, silence
+from ojs_stream.core.outcomes import Outcome
+from ojs_stream.core.records import JobRecord, Stage, WorkerRecord, key_of_member
+from ojs_stream.core.states import TERMINAL
+from ojs_stream.core.world import World
+
+TICK_MAX = 256
+"""So many due records one tick moves; the outcome says whether more are left."""
+
+
+def tick(world: World, command: Tick) -> Outcome:
+    """Move what is due at the record's time. ``data``: how many ``moved``, whether ``more`` is left."""
+    index = ("due", command.index)
+    due = [member for at, member in world.head(index, TICK_MAX) if at <= world.now]
+    world.require([key_of_member(member) for member in due])
+    moved = sum(_fall_due(world, member, command) for member in due)
+    return Outcome(data={"moved": moved, "more": len(due) == TICK_MAX and moved > 0})
+
+
+def _fall_due(world: World, member: str, command: Tick) -> int:
+    record = world.get(key_of_member(member))
+    if isinstance(record, WorkerRecord):
+        if not record.silent and world.now < world.grace:
+            return 0
+        silence(world, record)
+    elif isinstance(record, Stage):
+        abort_stage(world, record)
+    elif isinstance(record, JobRecord):
+        return _job_due(world, record, command)
+    return 1
+
+
+def _job_due(world: World, record: JobRecord, command: Tick) -> int:
+    state = record.job.state
+    if state == "active":
+        # An outage is not a death: workers could not beat while the log was away.
+        if world.now < world.grace:
+            return 0
+        _active_due(world, record, command)
+    elif state in TERMINAL:
+        remove(world, record)
+    elif is_expired(record, world.now) or total_over(record, world.now):
+        expire(world, record)
+    else:
+        promote(world, record)
+    return 1
+
+
+def _active_due(world: World, record: JobRecord, command: Tick) -> None:
+    if total_over(record, world.now):
+        failure = Failure(code="timeout", type="total_timeout", message="The total timeout of the job is over.")
+        discard(world, record, failure, dead=record.ctl.retry.on_exhaustion == "dead_letter")
+    elif record.ctl.timeout_at <= world.now:
+        _time_out(world, record, command)
+    else:
+        lose_lease(
+            world,
+            record,
+            "visibility_timeout",
+            "The visibility timeout passed without an ack or a heartbeat.",
+        )
+
+
+def _time_out(world: World, record: JobRecord, command: Tick) -> None:
+    failure = Failure(
+        code="timeout",
+        type="timeout",
+        message=f"The execution timeout of {record.job.timeout_ms} ms passed.",
+        retryable=True,
+    )
+    end = exhausted(world, record)
+    if end == "retry":
+        retry_later(world, record, failure, job_dice(command.dice, record.job.id))
+    else:
+        discard(world, record, failure, dead=end == "dead_letter")
+
+
+def job_dice(dice: float, job_id: str) -> float:
+    """A number in [0, 1) of its own for each job of a tick, the same at every replay."""
+    return (dice + zlib.crc32(job_id.encode()) / 2**32) % 1.0

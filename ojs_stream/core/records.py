@@ -1,0 +1,363 @@
+"""The stored entities of a home and the indexes that follow from them.
+
+A record is one JSON string in Redis. Every index entry and every counter is a pure function of the
+records, so a recount can always prove them (tests do).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from ojs_stream.core.retry import RetryPolicy
+from ojs_stream.core.states import State
+
+Key = tuple[str, ...]
+"""A record or index of one home, such as ``("job", id)``; ``store/keys.py`` makes the Redis key of it."""
+
+PRIORITY_MAX = 100
+SEQUENCE_SPAN = 2**44
+"""Room for the sequence below the priority in a ready score; exact in a double."""
+ERRORS_MAX = 20
+"""So many of the last failures a job remembers (OJS.md 1.3 asks for at least 10)."""
+EMPTY_OBJECT = Raw(b"{}")
+
+
+class ErrorEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One failure in a job's history (OJS.md 3.5). ``details`` and ``backtrace`` stay raw."""
+
+    attempt: int
+    code: str
+    type: str
+    message: str
+    occurred_at: str
+    timestamp: str
+    retryable: bool | None = None
+    details: Raw | UnsetType = UNSET
+    backtrace: Raw | UnsetType = UNSET
+
+
+class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job as every client sees it (OJS.md 1). ``args``, ``meta``, ``result`` are never re-encoded."""
+
+    specversion: str
+    id: str
+    type: str
+    state: State
+    queue: str
+    args: Raw
+    meta: Raw
+    priority: int
+    attempt: int
+    max_attempts: int
+    timeout_ms: int
+    visibility_timeout_ms: int
+    created_at: str
+    enqueued_at: str | None = None
+    scheduled_at: str | None = None
+    expires_at: str | None = None
+    started_at: str | None = None
+    completed_at: str | None = None
+    cancelled_at: str | None = None
+    discarded_at: str | None = None
+    activated_at: str | None = None
+    re_enqueued_at: str | None = None
+    next_attempt_at: str | None = None
+    next_retry_at: str | None = None
+    retry_delay_ms: int | None = None
+    worker_id: str | None = None
+    result: Raw | UnsetType = UNSET
+    error: ErrorEntry | None = None
+    errors: tuple[ErrorEntry, ...] = ()
+
+
+class Retention(Struct, frozen=True):
+    """How long a record stays in each final state, in milliseconds (DESIGN.md section 13)."""
+
+    completed_ms: int
+    cancelled_ms: int
+    discarded_ms: int
+    dead_ms: int
+
+
+class Control(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the fold needs to know of a job and no client sees. Instants in ms since the epoch, 0 = none."""
+
+    retry: RetryPolicy
+    retention: Retention
+    created: int
+    since: int
+    """When the job entered its state."""
+    sequence: int = 0
+    due: int = 0
+    """When a scheduled or retryable job becomes available."""
+    expires: int = 0
+    lease: int = 0
+    """End of the visibility timeout of an active job."""
+    lease_ms: int = 0
+    timeout_at: int = 0
+    """End of the execution timeout of an active job."""
+    enqueued: int = 0
+    total_timeout_ms: int = 0
+    dead: bool = False
+    replays: int = 0
+    origins: tuple[int, ...] = ()
+    """Homes that hold something on behalf of this job (its id, a ``moved`` note) until it is removed."""
+
+
+class JobRecord(Struct, frozen=True):
+    """A job at its home. ``extra`` are the client's own top-level fields, given back unchanged."""
+
+    job: Job
+    ctl: Control
+    extra: Raw | None = None
+
+
+class Moved(Struct, frozen=True):
+    """Left behind when a job changed its home: commands for it are forwarded."""
+
+    moved: int
+
+
+class IdRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A client-supplied job id at hash(id): which home has the job. ``stage``: still being decided."""
+
+    home: int
+    stage: str = ""
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    """How many records of a queue are in each state; absolute, written with the records."""
+
+    available: int = 0
+    active: int = 0
+    scheduled: int = 0
+    retryable: int = 0
+    pending: int = 0
+    completed: int = 0
+    cancelled: int = 0
+    discarded: int = 0
+
+
+class Totals(Struct, frozen=True, kw_only=True):
+    """Lifetime totals of a queue; they never go down."""
+
+    enqueued: int = 0
+    started: int = 0
+    completed: int = 0
+    failed: int = 0
+    discarded: int = 0
+    cancelled: int = 0
+
+
+class QueueRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A queue at its home."""
+
+    name: str
+    created_at: str
+    counts: Counts = Counts()
+    totals: Totals = Totals()
+    paused: bool = False
+    paused_at: str | None = None
+    resumed_at: str | None = None
+
+
+class Minute(Struct, frozen=True, kw_only=True):
+    """What happened in a queue in one minute (minutes since the epoch); 60 slots are kept."""
+
+    minute: int
+    completed: int = 0
+    failed: int = 0
+    started: int = 0
+    duration_ms: int = 0
+    wait_ms: int = 0
+
+
+WorkerState = Literal["running", "quiet", "terminate", "drain", "stopped"]
+
+
+class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A worker at hash(worker id). ``reported`` is what it says of itself, ``directive`` what we ask of it."""
+
+    id: str
+    started_at: str
+    last_heartbeat_at: str
+    beat: int
+    reported: str = "running"
+    directive: str = "running"
+    hostname: str | None = None
+    pid: int | None = None
+    concurrency: int | None = None
+    queues: tuple[str, ...] = ()
+    active_jobs: int = 0
+    labels: Raw | UnsetType = UNSET
+    version: str | None = None
+    dead_after_ms: int = 30_000
+    keep_ms: int = 86_400_000
+    silent: bool = False
+
+
+class Stage(Struct, frozen=True, kw_only=True):
+    """A batch that waits until every home of its client-supplied ids has said yes; a deadline aborts it."""
+
+    id: str
+    command: Raw
+    waiting: tuple[int, ...]
+    granted: tuple[int, ...]
+    deadline: int
+
+
+Record = JobRecord | Moved | IdRecord | QueueRecord | Minute | WorkerRecord | Stage
+
+
+class HomeState(Struct, frozen=True, kw_only=True):
+    """What a home knows of itself; written with every commit, beside ``applied``."""
+
+    home: int
+    log_id: str = ""
+    epoch: int = 0
+    sequence: int = 0
+    """+1 per job that becomes available: the FIFO order."""
+    events: int = 0
+    """The number of the last event; ``ojs-position`` in the topic."""
+    effects: int = 0
+    """The number of the last other effect in the outbox (retry record, dead letter, dead command)."""
+    watched: int = 0
+    """Active jobs and beating workers: while there are any, the log gets a tick every two seconds."""
+    last: int = 0
+    """Record time of the last record folded."""
+    grace: int = 0
+    """Leases and workers are not reaped before this instant (after an outage)."""
+    sent: dict[str, int] = {}
+    """Per destination home the number of the last message issued."""
+    marks: dict[str, int] = {}
+    """Per source the number of the highest message already folded."""
+
+
+def ready_score(priority: int, sequence: int) -> int:
+    """Order inside a queue: priority descending, then sequence ascending."""
+    return (PRIORITY_MAX - priority) * SEQUENCE_SPAN + sequence
+
+
+def score_of(record: JobRecord) -> int:
+    """Where a job stands in the index of its queue and state."""
+    state = record.job.state
+    if state == "available":
+        return ready_score(record.job.priority, record.ctl.sequence)
+    if state in ("scheduled", "retryable"):
+        return record.ctl.due
+    return record.ctl.since
+
+
+def deadline_of(record: JobRecord) -> tuple[Literal["run", "reap"], int] | None:
+    """Which tick must look at this job next, and when (ms). ``None``: nothing is due, ever."""
+    ctl = record.ctl
+    match record.job.state:
+        case "scheduled" | "retryable":
+            return "run", min([ctl.due, *_given(ctl.expires, _total_deadline(ctl))])
+        case "active":
+            return "reap", min([ctl.lease, *_given(ctl.timeout_at, _total_deadline(ctl))])
+        case "available":
+            ends = _given(ctl.expires, _total_deadline(ctl))
+            return ("reap", min(ends)) if ends else None
+        case "completed":
+            return _kept(ctl, ctl.retention.completed_ms)
+        case "cancelled":
+            return _kept(ctl, ctl.retention.cancelled_ms)
+        case "discarded":
+            return _kept(ctl, ctl.retention.dead_ms if ctl.dead else ctl.retention.discarded_ms)
+        case _:
+            return None
+
+
+def _total_deadline(ctl: Control) -> int:
+    return ctl.created + ctl.total_timeout_ms if ctl.total_timeout_ms else 0
+
+
+def _given(*instants: int) -> list[int]:
+    return [instant for instant in instants if instant]
+
+
+def _kept(ctl: Control, keep_ms: int) -> tuple[Literal["reap"], int] | None:
+    return ("reap", ctl.since + keep_ms) if keep_ms >= 0 else None
+
+
+Entries = dict[Key, tuple[str, int]]
+"""index -> (member, score)"""
+
+
+def _job_entries(record: JobRecord) -> Entries:
+    job = record.job
+    entries: Entries = {("state", job.queue, job.state): (job.id, score_of(record))}
+    deadline = deadline_of(record)
+    if deadline:
+        entries["due", deadline[0]] = (job.id, deadline[1])
+    if job.state == "active" and job.worker_id:
+        entries["leases", job.worker_id] = (job.id, record.ctl.since)
+    if record.ctl.dead and job.state == "discarded":
+        entries["dead",] = (job.id, record.ctl.since)
+    return entries
+
+
+def _worker_entries(worker: WorkerRecord) -> Entries:
+    deadline = worker.beat + (worker.keep_ms if worker.silent else worker.dead_after_ms)
+    return {
+        ("workers",): (worker.id, worker.beat),
+        ("due", "reap"): (f"worker:{worker.id}", deadline),
+    }
+
+
+def entries_of(key: Key, record: Record | None) -> Entries:
+    """Every index entry that follows from a record."""
+    if isinstance(record, JobRecord):
+        return _job_entries(record)
+    if isinstance(record, WorkerRecord):
+        return _worker_entries(record)
+    if isinstance(record, QueueRecord):
+        return {("queues",): (record.name, 0)}
+    if isinstance(record, Stage):
+        return {("due", "reap"): (f"stage:{record.id}", record.deadline)}
+    return {}
+
+
+def key_of_member(member: str) -> Key:
+    """The record that an index member names: a job id, or ``worker:<id>``, ``stage:<id>``."""
+    kind, colon, name = member.partition(":")
+    return (kind, name) if colon else ("job", member)
+
+
+_job_encoder = msgspec.json.Encoder()
+
+
+def public_json(record: JobRecord) -> bytes:
+    """The job as a client sees it: the fields of the specification, then the client's own."""
+    body = _job_encoder.encode(record.job)
+    extra = record.extra
+    if extra is None:
+        return body
+    return body[:-1] + b"," + bytes(extra)[1:]
+
+
+def stored_json(record: Record) -> bytes:
+    """The record as Redis holds it: one JSON string."""
+    return _job_encoder.encode(record)
+
+
+_DECODERS: dict[str, msgspec.json.Decoder[Record]] = {
+    "job": msgspec.json.Decoder(JobRecord),
+    "id": msgspec.json.Decoder(IdRecord),
+    "queue": msgspec.json.Decoder(QueueRecord),
+    "minute": msgspec.json.Decoder(Minute),
+    "worker": msgspec.json.Decoder(WorkerRecord),
+    "stage": msgspec.json.Decoder(Stage),
+}
+_moved_decoder = msgspec.json.Decoder(Moved)
+
+
+def decode_record(key: Key, data: bytes) -> Record:
+    """The record of ``key`` from its stored form; ``msgspec.DecodeError`` if it is torn."""
+    if key[0] == "job" and data.startswith(b'{"moved"'):
+        return _moved_decoder.decode(data)
+    return _DECODERS[key[0]].decode(data)

@@ -1,0 +1,481 @@
+"""What a round knows of one home: loaded records, its own changes, and effects to come.
+
+A fold reads and writes here and nowhere else. Every change is journalled, so that a refused or failing
+command, or one that needs more loaded, leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from ojs_stream.core.commands import COMMAND_VERSION, Command
+from ojs_stream.core.homes import home_of
+from ojs_stream.core.index import Index
+from ojs_stream.core.outcomes import Awaited, Effect, Event, EventData, Outcome
+from ojs_stream.core.records import (
+    Counts,
+    HomeState,
+    IdRecord,
+    JobRecord,
+    Key,
+    Minute,
+    Moved,
+    QueueRecord,
+    Record,
+    Stage,
+    Totals,
+    WorkerRecord,
+    entries_of,
+)
+from ojs_stream.core.times import iso
+
+_MISSING = object()
+_encoder = msgspec.json.Encoder()
+MINUTE_SLOTS = 60
+SYSTEM = "system"
+
+
+class Needs:
+    """What must be loaded before a fold can go on."""
+
+    __slots__ = ("everything", "follow", "heads", "records")
+
+    def __init__(self) -> None:
+        self.records: set[Key] = set()
+        self.heads: dict[Key, int] = {}
+        """index -> how many of its lowest entries"""
+        self.follow: set[Key] = set()
+        """indexes whose members' records are wanted too"""
+        self.everything = False
+        """the names of all keys of the home (reset)"""
+
+    def head(self, index: Key, count: int, *, follow: bool = True) -> None:
+        """Want ``count`` more entries of ``index`` and the records they name."""
+        self.heads[index] = self.heads.get(index, 0) + count
+        if follow:
+            self.follow.add(index)
+
+    def __bool__(self) -> bool:
+        return bool(self.records or self.heads or self.everything)
+
+
+class NeedMore(Exception):  # noqa: N818 - the design's word; it is a signal, not an error
+    """The fold needs a record, or more of an index, than was loaded."""
+
+    def __init__(self, needs: Needs) -> None:
+        super().__init__("more must be loaded")
+        self.needs = needs
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A command on its way to another home."""
+
+    destination: int
+    number: int
+    data: bytes
+
+
+class NumberedEvent(msgspec.Struct, frozen=True):
+    """An event with its position in the home's event topic."""
+
+    number: int
+    type: str
+    subject: str
+    queue: str
+    job: JobRecord | None
+    data: bytes
+
+
+class NumberedEffect(msgspec.Struct, frozen=True):
+    """An effect with its position in the outbox."""
+
+    number: int
+    effect: Effect
+
+
+class _Savepoint(msgspec.Struct):
+    journal: int
+    events: int
+    effects: int
+    messages: int
+    replies: int
+    state: tuple[Any, ...]
+
+
+class World:
+    """One home during one round."""
+
+    def __init__(self, state: HomeState, *, homes: int) -> None:
+        self.homes = homes
+        self.home = state.home
+        self.log_id = state.log_id
+        self.epoch = state.epoch
+        self.sequence = state.sequence
+        self.event_number = state.events
+        self.effect_number = state.effects
+        self.watched = state.watched
+        self.last = state.last
+        self.grace = state.grace
+        self.sent = state.sent
+        self.marks = state.marks
+        self.now = state.last
+        self.blank = False
+        """After a reset: what is not in memory does not exist."""
+        self.wiped: frozenset[str] = frozenset()
+        self.all_keys: frozenset[str] | None = None
+        self.events: list[NumberedEvent] = []
+        self.effects: list[NumberedEffect] = []
+        self.messages: list[Message] = []
+        self.replies: list[tuple[str, Outcome]] = []
+        """(submit, outcome): who waits for what"""
+        self.indexes: dict[Key, Index] = {}
+        self.changed: dict[Key, Record | None] = {}
+        self._records: dict[Key, Record | None] = {}
+        self._tallies: dict[tuple[str, str, str], int] = {}
+        self._journal: list[tuple[Any, ...]] = []
+
+    # -- savepoints ---------------------------------------------------------------------------------------
+
+    def savepoint(self) -> _Savepoint:
+        """A place to come back to."""
+        return _Savepoint(
+            len(self._journal),
+            len(self.events),
+            len(self.effects),
+            len(self.messages),
+            len(self.replies),
+            self._scalars(),
+        )
+
+    def rollback(self, to: _Savepoint) -> None:
+        """Undo everything since ``to``."""
+        while len(self._journal) > to.journal:
+            target, key, before = self._journal.pop()
+            if isinstance(target, Index):
+                target.undo(key, before)
+            elif before is _MISSING:
+                del target[key]
+            else:
+                target[key] = before
+        del self.events[to.events :], self.effects[to.effects :]
+        del self.messages[to.messages :], self.replies[to.replies :]
+        self._restore(to.state)
+
+    def settle(self) -> None:
+        """Keep what was done: the journal is not needed any more."""
+        self._journal.clear()
+
+    def _scalars(self) -> tuple[Any, ...]:
+        return (
+            self.log_id,
+            self.epoch,
+            self.sequence,
+            self.event_number,
+            self.effect_number,
+            self.watched,
+            self.sent,
+            self.marks,
+        )
+
+    def _restore(self, state: tuple[Any, ...]) -> None:
+        (
+            self.log_id,
+            self.epoch,
+            self.sequence,
+            self.event_number,
+            self.effect_number,
+            self.watched,
+            self.sent,
+            self.marks,
+        ) = state
+
+    def _assign(self, target: dict[Any, Any], key: Any, value: Any) -> None:
+        self._journal.append((target, key, target.get(key, _MISSING)))
+        target[key] = value
+
+    # -- loading ------------------------------------------------------------------------------------------
+
+    def add_record(self, key: Key, record: Record | None) -> None:
+        """A record as the store has it (``None``: there is none). What the round changed stays."""
+        self._records.setdefault(key, record)
+
+    def add_head(self, index: Key, loaded: list[tuple[int, str]], *, complete: bool) -> None:
+        """The lowest entries of an index as the store has them."""
+        known = self.indexes.get(index)
+        if known is None:
+            self.indexes[index] = Index(loaded, complete=complete)
+        elif not known.complete:
+            known.extend(loaded, complete=complete)
+
+    def missing(self, needs: Needs) -> Needs:
+        """The part of ``needs`` that is not in memory yet."""
+        left = Needs()
+        left.everything = needs.everything and self.all_keys is None
+        if self.blank:
+            return left
+        left.records = {key for key in needs.records if key not in self._records}
+        left.follow = needs.follow
+        for index, count in needs.heads.items():
+            known = self.indexes.get(index)
+            if known is None or (not known.complete and len(known) < count):
+                left.heads[index] = count
+        return left
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    def get(self, key: Key) -> Record | None:
+        """The record of ``key`` as of now in the round."""
+        record = self._records.get(key, _MISSING)
+        if record is _MISSING:
+            if self.blank:
+                return None
+            needs = Needs()
+            needs.records.add(key)
+            raise NeedMore(needs)
+        return record  # type: ignore[return-value]
+
+    def require(self, keys: Iterable[Key]) -> None:
+        """Say at once that all of ``keys`` are needed."""
+        missing = [key for key in keys if key not in self._records]
+        if missing and not self.blank:
+            needs = Needs()
+            needs.records.update(missing)
+            raise NeedMore(needs)
+
+    def job(self, job_id: str) -> JobRecord | Moved | None:
+        """The job's record, or the note where it went."""
+        record = self.get(("job", job_id))
+        assert record is None or isinstance(record, JobRecord | Moved)
+        return record
+
+    def queue(self, name: str) -> QueueRecord | None:
+        """The queue's record (its counters are of the last commit: see ``count``)."""
+        record = self.get(("queue", name))
+        assert record is None or isinstance(record, QueueRecord)
+        return record
+
+    def worker(self, worker_id: str) -> WorkerRecord | None:
+        """The worker's record."""
+        record = self.get(("worker", worker_id))
+        assert record is None or isinstance(record, WorkerRecord)
+        return record
+
+    def id_record(self, job_id: str) -> IdRecord | None:
+        """Who holds a client-supplied id."""
+        record = self.get(("id", job_id))
+        assert record is None or isinstance(record, IdRecord)
+        return record
+
+    def stage(self, stage_id: str) -> Stage | None:
+        """A batch that is being decided."""
+        record = self.get(("stage", stage_id))
+        assert record is None or isinstance(record, Stage)
+        return record
+
+    def count(self, queue: str, state: str) -> int:
+        """How many jobs of ``queue`` are in ``state`` as of now in the round."""
+        record = self.queue(queue)
+        stored = getattr(record.counts, state) if record else 0
+        return int(stored) + self._tallies.get((queue, "counts", state), 0)
+
+    def head(self, index: Key, count: int) -> list[tuple[int, str]]:
+        """The ``count`` lowest (score, member) of an index, the round's own changes included."""
+        view = self.indexes.get(index)
+        found = view.head(count) if view is not None else ([] if self.blank else None)
+        if found is None:
+            needs = Needs()
+            needs.head(index, max(2 * count, count + 64))
+            raise NeedMore(needs)
+        return found
+
+    # -- writing ------------------------------------------------------------------------------------------
+
+    def put(self, key: Key, record: Record | None) -> None:
+        """Store (or remove, ``None``) a record; its index entries and counters follow."""
+        before = self.get(key)
+        self._assign(self._records, key, record)
+        self._assign(self.changed, key, record)
+        old, new = entries_of(key, before), entries_of(key, record)
+        for index, (member, _) in old.items():
+            if index not in new:
+                self._move(index, member, None)
+        for index, (member, score) in new.items():
+            if old.get(index) != (member, score):
+                self._move(index, member, score)
+        self._tally_states(before, record)
+
+    def _move(self, index: Key, member: str, score: int | None) -> None:
+        view = self.indexes.get(index)
+        if view is None:
+            view = self.indexes[index] = Index([], complete=self.blank)
+        self._journal.append((view, member, view.set(member, score)))
+
+    def _tally_states(self, before: Record | None, after: Record | None) -> None:
+        if isinstance(before, JobRecord):
+            self._tally_job(before, -1)
+        if isinstance(after, JobRecord):
+            self._tally_job(after, 1)
+        if isinstance(before, WorkerRecord) and not before.silent:
+            self.watched -= 1
+        if isinstance(after, WorkerRecord) and not after.silent:
+            self.watched += 1
+
+    def _tally_job(self, record: JobRecord, step: int) -> None:
+        self.get(("queue", record.job.queue))
+        self.tally(record.job.queue, "counts", record.job.state, step)
+        if record.job.state == "active":
+            self.watched += step
+
+    def tally(self, queue: str, group: str, field: str, step: int) -> None:
+        """Add to a counter of a queue: group ``counts``, ``totals`` or a minute number as text."""
+        key = (queue, group, field)
+        self._assign(self._tallies, key, self._tallies.get(key, 0) + step)
+
+    def tally_minute(self, queue: str, **steps: int) -> None:
+        """Add to the statistics of the current minute."""
+        minute = self.now // 60_000
+        self.get(("minute", queue, str(minute % MINUTE_SLOTS)))
+        for field, step in steps.items():
+            self.tally(queue, str(minute), field, step)
+
+    def next_sequence(self) -> int:
+        """The place of a job that becomes available now."""
+        self.sequence += 1
+        return self.sequence
+
+    # -- effects ------------------------------------------------------------------------------------------
+
+    def emit(self, kind: str, subject: str, data: EventData, job: JobRecord | None = None) -> None:
+        """An event happened. Its id is derived from (log, home, number): a replay gives the same."""
+        self.event_number += 1
+        event = Event(
+            specversion="1.0",
+            id=event_id(self.log_id, self.home, self.event_number, self.now),
+            type=kind,
+            source=f"ojs://ojs-stream/home/{self.home}",
+            time=iso(self.now),
+            subject=subject,
+            datacontenttype="application/json",
+            data=data,
+        )
+        self.events.append(
+            NumberedEvent(self.event_number, kind, subject, data.queue or "", job, _encoder.encode(event))
+        )
+
+    def effect(self, effect: Effect) -> None:
+        """Something for another topic."""
+        self.effect_number += 1
+        self.effects.append(NumberedEffect(self.effect_number, effect))
+
+    def reply(self, submit: str, outcome: Outcome) -> None:
+        """Answer the view that waits for ``submit``."""
+        if submit:
+            self.replies.append((submit, outcome))
+
+    def message(self, destination: int, command: Command, *, at: int | None = None) -> Awaited:
+        """Send a command to another home (or to this one, later); gives what to wait for."""
+        name = str(destination)
+        number = self.sent.get(name, 0) + 1
+        self.sent = {**self.sent, name: number}
+        sealed = msgspec.structs.replace(
+            command,
+            source=str(self.home),
+            number=number,
+            at=command.at or (self.now if at is None else at),
+            epoch=self.epoch,
+        )
+        self.messages.append(Message(destination, number, _encoder.encode(sealed)))
+        return self.home, destination, number
+
+    def mark(self, source: str, number: int) -> None:
+        """A message of ``source`` is folded."""
+        self.marks = {**self.marks, source: number}
+
+    def home_of(self, name: str) -> int:
+        """The home that owns ``name``."""
+        return home_of(name, self.homes)
+
+    # -- the end of a round -------------------------------------------------------------------------------
+
+    def wipe(self) -> None:
+        """Forget every record (a reset). Needs the names of all keys first."""
+        if self.all_keys is None:
+            needs = Needs()
+            needs.everything = True
+            raise NeedMore(needs)
+        self.wiped = self.all_keys
+        self.blank = True
+        for container in (self._records, self.indexes, self.changed, self._tallies):
+            container.clear()
+        self._journal.clear()
+        self.epoch += 1
+        self.watched = 0
+
+    def finish(self) -> None:
+        """Write the counters of the round into the queues' records."""
+        groups: dict[tuple[str, str], dict[str, int]] = {}
+        for (queue, group, field), step in self._tallies.items():
+            groups.setdefault((queue, group), {})[field] = step
+        self._tallies.clear()
+        for (queue, group), steps in groups.items():
+            if group in ("counts", "totals"):
+                self._finish_queue(queue, group, steps)
+            else:
+                self._finish_minute(queue, int(group), steps)
+        self._journal.clear()
+
+    def _finish_queue(self, name: str, group: str, steps: dict[str, int]) -> None:
+        queue = self.queue(name)
+        if queue is None:
+            return
+        old: Counts | Totals = queue.counts if group == "counts" else queue.totals
+        new = msgspec.structs.replace(old, **{field: getattr(old, field) + n for field, n in steps.items()})
+        self.put(("queue", name), msgspec.structs.replace(queue, **{group: new}))
+
+    def _finish_minute(self, name: str, minute: int, steps: dict[str, int]) -> None:
+        key = ("minute", name, str(minute % MINUTE_SLOTS))
+        stored = self.get(key)
+        if not isinstance(stored, Minute) or stored.minute < minute:
+            stored = Minute(minute=minute)
+        if stored.minute > minute:
+            return
+        new = {field: getattr(stored, field) + n for field, n in steps.items()}
+        self.put(key, msgspec.structs.replace(stored, **new))
+
+    def state(self) -> HomeState:
+        """What the home knows of itself after the round."""
+        return HomeState(
+            home=self.home,
+            log_id=self.log_id,
+            epoch=self.epoch,
+            sequence=self.sequence,
+            events=self.event_number,
+            effects=self.effect_number,
+            watched=self.watched,
+            last=self.last,
+            grace=self.grace,
+            sent=self.sent,
+            marks=self.marks,
+        )
+
+
+def event_id(log_id: str, home: int, number: int, now: int) -> str:
+    """``evt_`` and a UUIDv7 made of the time, the home, the log and the event's number: unique, repeatable."""
+    tag = int(log_id[:6] or "0", 16) & 0x3FFFFF
+    low = 1 << 63 | tag << 40 | number & 0xFFFFFFFFFF
+    text = f"{now & 0xFFFFFFFFFFFF:012x}7{home:03x}{low:016x}"
+    return f"evt_{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def system_command(kind: type[Command], **fields: Any) -> Any:
+    """A command that no client asked for."""
+    return kind(v=COMMAND_VERSION, actor=SYSTEM, **fields)
+
+
+def raw(value: Any) -> Raw:
+    """``value`` as raw JSON."""
+    return Raw(_encoder.encode(value))

@@ -1,0 +1,338 @@
+"""From a view to the log and back: packs on the way in, outcomes on the way out (DESIGN.md section 6).
+
+A view's command goes to the packer of its home. While packs of a home are in flight, the packer collects; a
+pack is in flight until its own offset is applied, because small packs in front of the fold would not merge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Protocol
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from ojs_stream.core.commands import Command
+from ojs_stream.core.outcomes import Awaited, Outcome
+from ojs_stream.errors import RefusedError, UnavailableError
+from ojs_stream.log.codec import encode_pack, pack_headers
+from ojs_stream.log.producer import Headers
+
+log = structlog.get_logger(__name__)
+_encoder = msgspec.json.Encoder()
+
+SWEEP_S = 0.05
+"""How often waiting views are looked after: overdue ones end, unheard outcomes are polled."""
+STALLED_S = 1.5
+"""A produce unacknowledged for longer: Kafka is taken to be down and new commands are refused at once."""
+AWAIT_S = 1.0
+"""How long an answer waits for effects at other homes."""
+AWAIT_POLL_S = 0.004
+
+
+class Bounds(Struct, frozen=True, kw_only=True):
+    """Limits of the packers (settings)."""
+
+    deadline_s: float = 10.0
+    waiting_commands_max: int = 10_000
+    waiting_bytes_max: int = 64 * 1024 * 1024
+    pack_commands_max: int = 256
+    pack_bytes_max: int = 1024 * 1024
+    packs_in_flight_max: int = 2
+
+
+class Producer(Protocol):
+    """The part of the log producer that packers need."""
+
+    async def send(
+        self,
+        topic: str,
+        partition: int,
+        value: bytes,
+        *,
+        key: bytes | None = None,
+        headers: Headers = (),
+        timeout_s: float = 10.0,
+    ) -> int:
+        """The offset; ``UnavailableError(unknown=True)`` when the outcome is not known."""
+
+    def stalled_s(self) -> float:
+        """How long the oldest produce has been waiting for its acknowledgement."""
+
+
+class _Waiting(Struct):
+    future: asyncio.Future[Outcome]
+    home: int
+    since: float
+    pack: _Pack | None = None
+
+
+class _Pack(Struct):
+    commands: list[tuple[str, bytes, str]]
+    """(submit, encoded command, kind)"""
+    remaining: int
+    offset: int | None = None
+
+
+class Packer:
+    """The commands of one home on their way into the log."""
+
+    def __init__(self, home: int, gateway: Gateway) -> None:
+        self._home = home
+        self._gateway = gateway
+        self._waiting: deque[tuple[str, bytes, str]] = deque()
+        self._waiting_bytes = 0
+        self._in_flight: list[_Pack] = []
+        self._scheduled = False
+        self._applied = -1
+
+    def add(self, submit: str, data: bytes, kind: str) -> None:
+        """Queue a command; it leaves with the next pack."""
+        bounds = self._gateway.bounds
+        full = len(self._waiting) >= bounds.waiting_commands_max
+        if full or self._waiting_bytes + len(data) > bounds.waiting_bytes_max:
+            raise UnavailableError(f"Too many commands wait for home {self._home}.")
+        self._waiting.append((submit, data, kind))
+        self._waiting_bytes += len(data)
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def applied(self, offset: int) -> None:
+        """The home has applied ``offset``: packs up to it are out of flight."""
+        self._applied = max(self._applied, offset)
+        if self._in_flight:
+            self._in_flight = [p for p in self._in_flight if p.offset is None or p.offset > offset]
+        if self._waiting:
+            self._flush()
+
+    def answered(self, pack: _Pack) -> None:
+        """One command of the pack has its outcome, or nobody waits for it any more."""
+        pack.remaining -= 1
+        if pack.remaining == 0:
+            self._land(pack)
+
+    def _land(self, pack: _Pack) -> None:
+        if pack in self._in_flight:
+            self._in_flight.remove(pack)
+        if self._waiting:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        while self._waiting and len(self._in_flight) < self._gateway.bounds.packs_in_flight_max:
+            pack = self._take()
+            self._in_flight.append(pack)
+            self._gateway.spawn(self._produce(pack))
+
+    def _take(self) -> _Pack:
+        bounds = self._gateway.bounds
+        taken: list[tuple[str, bytes, str]] = []
+        size = 0
+        while self._waiting and len(taken) < bounds.pack_commands_max:
+            if taken and size + len(self._waiting[0][1]) > bounds.pack_bytes_max:
+                break
+            command = self._waiting.popleft()
+            taken.append(command)
+            size += len(command[1])
+        self._waiting_bytes -= size
+        pack = _Pack(taken, len(taken))
+        for submit, _, _ in taken:
+            self._gateway.packed(submit, pack)
+        return pack
+
+    async def _produce(self, pack: _Pack) -> None:
+        try:
+            pack.offset = await self._gateway.produce(self._home, [(c[1], c[2]) for c in pack.commands])
+        except RefusedError as error:
+            self._gateway.fail(pack, error)
+            self._land(pack)
+        except UnavailableError as error:
+            # Unknown: it may land late. The views go on waiting for an outcome until their deadline.
+            log.warning("produce of a pack failed", home=self._home, reason=str(error))
+            self._land(pack)
+        else:
+            if pack.offset <= self._applied:
+                self._land(pack)
+
+
+class Gateway:
+    """``submit(command) -> outcome`` for the views, timers and agents of this worker."""
+
+    def __init__(
+        self,
+        *,
+        instance: str,
+        homes: int,
+        topic: str,
+        producer: Producer,
+        bounds: Bounds | None = None,
+        poll_outcomes: Callable[[list[tuple[int, str]]], Awaitable[list[Outcome | None]]],
+        read_mark: Callable[[int, int], Awaitable[int]],
+    ) -> None:
+        self.instance = instance
+        self.bounds = bounds or Bounds()
+        self._topic = topic
+        self._producer = producer
+        self._poll_outcomes = poll_outcomes
+        self._read_mark = read_mark
+        self._packers = [Packer(home, self) for home in range(homes)]
+        self._submits: dict[str, _Waiting] = {}
+        self._numbers = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.Task[None] | None = None
+        self.closing = False
+
+    def start(self) -> None:
+        """Begin to look after waiting views."""
+        self._sweeper = asyncio.create_task(self._sweep(), name="gateway-sweep")
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new commands and wait until every view has its outcome."""
+        self.closing = True
+        until = monotonic() + timeout_s
+        while self._submits and monotonic() < until:
+            await asyncio.sleep(0.01)
+
+    def close(self) -> None:
+        """Stop looking after views."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def spawn(self, work: Awaitable[None]) -> None:
+        """Run in the background, held until done."""
+        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[assignment]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- in -----------------------------------------------------------------------------------------------
+
+    async def submit(self, home: int, command: Command, *, gated: bool = True) -> Outcome:
+        """Hand ``command`` to ``home`` and wait until it is applied; with its effects at other homes (<= 1 s).
+
+        ``UnavailableError``: Kafka is down (nothing was produced), or the deadline passed (unknown). ``gated``
+        false is for ticks: they do not queue behind the packs in flight.
+        """
+        if self.closing and gated:
+            raise UnavailableError("This worker is shutting down; repeat the request.")
+        if self._producer.stalled_s() > STALLED_S:
+            raise UnavailableError("Kafka does not answer; nothing was written.", retry_after_s=2)
+        self._numbers += 1
+        submit = f"{self.instance}:{self._numbers}"
+        data = _encoder.encode(msgspec.structs.replace(command, submit=submit))
+        kind = str(command.__struct_config__.tag)
+        waiting = _Waiting(asyncio.get_running_loop().create_future(), home, monotonic())
+        self._submits[submit] = waiting
+        try:
+            if gated:
+                self._packers[home].add(submit, data, kind)
+            else:
+                self.spawn(self._produce_alone(home, data, kind))
+            outcome = await waiting.future
+        finally:
+            self._forget(submit)
+        if outcome.awaits:
+            await self._await_marks(outcome.awaits)
+        return outcome
+
+    def _forget(self, submit: str) -> None:
+        waiting = self._submits.pop(submit, None)
+        if waiting is not None and waiting.pack is not None:
+            self._packers[waiting.home].answered(waiting.pack)
+
+    async def _produce_alone(self, home: int, data: bytes, kind: str) -> None:
+        try:
+            await self.produce(home, [(data, kind)])
+        except UnavailableError as error:
+            log.warning("produce failed", home=home, kind=kind, reason=str(error))
+
+    async def produce(self, home: int, commands: list[tuple[bytes, str]]) -> int:
+        """Write one pack; gives its offset."""
+        headers = pack_headers(len(commands), [kind for _, kind in commands])
+        value = encode_pack([data for data, _ in commands])
+        timeout_s = self.bounds.deadline_s
+        return await self._producer.send(self._topic, home, value, headers=headers, timeout_s=timeout_s)
+
+    # -- out ----------------------------------------------------------------------------------------------
+
+    def packed(self, submit: str, pack: _Pack) -> None:
+        """The command left with ``pack``."""
+        waiting = self._submits.get(submit)
+        if waiting is None:
+            self._packers_answer(pack)
+        else:
+            waiting.pack = pack
+
+    @staticmethod
+    def _packers_answer(pack: _Pack) -> None:
+        pack.remaining -= 1
+
+    def is_own(self, submit: str) -> bool:
+        """Whether a view of this worker waits under ``submit`` (or did)."""
+        return submit.startswith(self.instance) and submit[len(self.instance)] == ":"
+
+    def resolve(self, submit: str, outcome: Outcome) -> None:
+        """The command is applied: answer its view."""
+        waiting = self._submits.get(submit)
+        if waiting is not None and not waiting.future.done():
+            waiting.future.set_result(outcome)
+
+    def fail(self, pack: _Pack, error: RefusedError) -> None:
+        """The pack can never be written."""
+        for submit, _, _ in pack.commands:
+            waiting = self._submits.get(submit)
+            if waiting is not None and not waiting.future.done():
+                waiting.future.set_exception(error)
+
+    def applied(self, home: int, offset: int) -> None:
+        """``home`` has applied ``offset``."""
+        self._packers[home].applied(offset)
+
+    # -- looking after ------------------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = monotonic()
+            late = [
+                (w.home, s) for s, w in self._submits.items() if now - w.since > SWEEP_S and not w.future.done()
+            ]
+            for home, submit in late:
+                self._expire(home, submit, now)
+            if late:
+                await self._poll(late[:1_000])
+
+    def _expire(self, home: int, submit: str, now: float) -> None:
+        waiting = self._submits.get(submit)
+        if waiting is None or waiting.future.done() or now - waiting.since < self.bounds.deadline_s:
+            return
+        waiting.future.set_exception(
+            UnavailableError(
+                f"Home {home} did not apply the command within {self.bounds.deadline_s:g} s: its outcome is unknown.",
+                unknown=True,
+            )
+        )
+
+    async def _poll(self, late: list[tuple[int, str]]) -> None:
+        try:
+            outcomes = await self._poll_outcomes(late)
+        except UnavailableError:
+            return
+        for (_, submit), outcome in zip(late, outcomes, strict=True):
+            if outcome is not None:
+                self.resolve(submit, outcome)
+
+    async def _await_marks(self, awaits: tuple[Awaited, ...]) -> None:
+        until = monotonic() + AWAIT_S
+        for source, destination, number in awaits:
+            while monotonic() < until:
+                try:
+                    if await self._read_mark(destination, source) >= number:
+                        break
+                except UnavailableError:
+                    return
+                await asyncio.sleep(AWAIT_POLL_S)

@@ -1,0 +1,363 @@
+"""One worker, put together: producer, store, owners, gateway, timers, views. Faust only starts and stops it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from time import perf_counter
+from typing import Any, cast
+
+import msgspec
+import structlog
+from aiohttp import web
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from ojs_stream import stamp
+from ojs_stream.agents.engine import Engine
+from ojs_stream.agents.mirrors import Mirrors
+from ojs_stream.agents.owner import Owner, Wiring
+from ojs_stream.agents.retry import RetryAgent
+from ojs_stream.agents.work import Work
+from ojs_stream.core.commands import Genesis
+from ojs_stream.core.outcomes import Outcome
+from ojs_stream.core.records import HomeState
+from ojs_stream.core.world import World, system_command
+from ojs_stream.errors import UnavailableError
+from ojs_stream.log.codec import encode_pack, pack_headers
+from ojs_stream.log.gateway import Bounds as PackBounds
+from ojs_stream.log.gateway import Gateway
+from ojs_stream.log.producer import LogProducer
+from ojs_stream.log.reader import Bounds, LogReader, LogRecord
+from ojs_stream.log.topics import Topics, declare, declare_mirrors
+from ojs_stream.settings import Settings
+from ojs_stream.store import keys
+from ojs_stream.store.queries import Queries
+from ojs_stream.store.reads import Positions, Reads
+from ojs_stream.store.redis import RedisStore
+from ojs_stream.timers.ticker import Ticker
+from ojs_stream.web.context import Context, Limits
+
+log = structlog.get_logger(__name__)
+
+START_WAIT_S = 60.0
+"""How long a start waits for Kafka: it may be starting just now, as we are."""
+DRAIN_S = 10.0
+MIRROR_WAIT_S = 10.0
+REDIS_TIMEOUT_S = 5.0
+_outcome_decoder = msgspec.json.Decoder(Outcome)
+_state_decoder = msgspec.json.Decoder(HomeState)
+
+
+class Replies(msgspec.Struct, frozen=True):
+    """What one worker publishes for another after a round."""
+
+    home: int
+    applied: int
+    replies: list[tuple[str, Outcome]]
+
+
+_replies_decoder = msgspec.json.Decoder(Replies)
+_encoder = msgspec.json.Encoder()
+
+
+class Runtime:
+    """Everything of a worker that is not Faust."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.topics = Topics(settings.namespace)
+        self.instance = stamp.new_token()
+        self.homes = 0
+        self.assigned_once = False
+        self._opened = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # -- start --------------------------------------------------------------------------------------------
+
+    async def open(self, app: web.Application) -> None:
+        """Connect, declare, build; after this the consumer and the web server may start."""
+        settings = self.settings
+        bootstrap = settings.kafka_brokers
+        self.homes = await declare(bootstrap, self.topics, partitions=settings.partitions, wait_s=START_WAIT_S)
+        self.producer = LogProducer(bootstrap, client_id=f"{settings.namespace}-{self.instance}")
+        self.mirror_producer = LogProducer(bootstrap, client_id=f"{settings.namespace}-mirror-{self.instance}")
+        await self.producer.start()
+        self.redis = Redis.from_url(
+            settings.redis_url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=REDIS_TIMEOUT_S,
+            socket_connect_timeout=2.0,
+        )
+        self.store = RedisStore(self.redis, settings.namespace)
+        self.positions = Positions(self.homes)
+        self.bounds = Bounds(bootstrap, self.topics.commands)
+        await self._begin_log()
+        self._build()
+        await self._start(app)
+        self._opened = True
+
+    async def _begin_log(self) -> None:
+        """An empty partition gets its genesis; nothing older than the log's end now may be read."""
+        ends = await self.bounds.end_offsets(range(self.homes))
+        for home, end in ends.items():
+            if end == 0:
+                await self._genesis(home)
+            self.positions.raise_to(home, max(end - 1, 0))
+
+    async def _genesis(self, home: int) -> None:
+        command: Genesis = system_command(Genesis, log_id=stamp.new_token(8), partitions=self.homes)
+        value = encode_pack([_encoder.encode(command)])
+        await self.producer.send(self.topics.commands, home, value, headers=pack_headers(1, ["genesis"]))
+
+    def _build(self) -> None:
+        settings = self.settings
+        self.gateway = Gateway(
+            instance=self.instance,
+            homes=self.homes,
+            topic=self.topics.commands,
+            producer=self.producer,
+            bounds=PackBounds(
+                deadline_s=settings.request_deadline_ms / 1000,
+                waiting_commands_max=settings.packer_commands_max,
+                waiting_bytes_max=settings.packer_bytes_max,
+                pack_commands_max=settings.pack_commands_max,
+                pack_bytes_max=settings.pack_bytes_max,
+                packs_in_flight_max=settings.packs_in_flight,
+            ),
+            poll_outcomes=self._poll_outcomes,
+            read_mark=self._read_mark,
+        )
+        self.work = Work(self.homes, lambda home: self.engine.owners.get(home))
+        self.mirrors = Mirrors(
+            self.topics, self.mirror_producer, self._declare_mirrors, key_is_queue=settings.kafka_use_queue_key
+        )
+        wiring = Wiring(
+            store=self.store,
+            namespace=settings.namespace,
+            homes=self.homes,
+            topics=self.topics,
+            sender=self.producer,
+            open_reader=lambda: LogReader.open(settings.kafka_brokers),
+            gateway=self.gateway,
+            positions=self.positions,
+            wake=lambda: self.engine.wake(),
+            on_commit=self._on_commit,
+            on_event=self.mirrors.on_event if settings.kafka_queue_topics else None,
+            publish=self._publish,
+        )
+        self.engine = Engine(wiring, self.bounds)
+        self.retry_agent = RetryAgent(self._submit_system)
+        self.scheduler = self._ticker("run")
+        self.reaper = self._ticker("reap")
+        self.queries = Queries(
+            Reads(self.redis, namespace=settings.namespace, homes=self.homes, positions=self.positions)
+        )
+
+    def _ticker(self, index: Any) -> Ticker:
+        return Ticker(
+            index,
+            owners=lambda: list(self.engine.owners.values()),
+            store=self.store,
+            submit=self._submit_system,
+        )
+
+    async def _start(self, app: web.Application) -> None:
+        from ojs_stream.web.routes import setup
+
+        if self.settings.kafka_queue_topics:
+            await self.mirror_producer.start()
+        setup(app, self.context())
+        self.gateway.start()
+        self.engine.start()
+        self._spawn(self._listen(), "replies")
+        self._spawn(self.retry_agent.run(), "retry-agent")
+
+    def _spawn(self, work: Awaitable[Any], name: str) -> None:
+        task = asyncio.ensure_future(work)
+        if isinstance(task, asyncio.Task):
+            task.set_name(name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def context(self) -> Context:
+        """What views may use."""
+        settings = self.settings
+        return Context(
+            gateway=self.gateway,
+            queries=self.queries,
+            homes=self.homes,
+            namespace=settings.namespace,
+            retention=settings.retention,
+            limits=Limits(
+                body_bytes_max=settings.body_bytes_max,
+                batch_jobs_max=settings.batch_jobs_max,
+                json_depth_max=settings.json_depth_max,
+                meta_bytes_max=settings.meta_bytes_max,
+                result_bytes_max=settings.result_bytes_max,
+            ),
+            test_mode=settings.test_mode,
+            started_ms=stamp.now_ms(),
+            ready=self.ready,
+            backend_ms=self._backend_ms,
+            hint=self.work.hint,
+            wait_for_work=self.work.wait,
+        )
+
+    # -- stop ---------------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Refuse new requests, answer those in flight, send what is in the outboxes."""
+        if not self._opened:
+            return
+        log.info("draining")
+        await self.gateway.drain(DRAIN_S)
+        until = asyncio.get_running_loop().time() + DRAIN_S
+        while self._unsent() and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.01)
+
+    def _unsent(self) -> int:
+        return sum(owner.unsent for owner in self.engine.owners.values())
+
+    async def close(self) -> None:
+        """Give up the homes and disconnect."""
+        if not self._opened:
+            return
+        self._opened = False
+        await self.engine.stop()
+        self.gateway.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.bounds.stop()
+        await self.mirror_producer.stop(2.0)
+        await self.producer.stop(5.0)
+        await self.redis.aclose()
+
+    # -- from Faust ---------------------------------------------------------------------------------------
+
+    def assigned(self, homes: set[int]) -> None:
+        """The partitions of the command topic that are ours from now on."""
+        self.assigned_once = True
+        self.engine.revoke(set(self.engine.owners) - homes)
+        self.engine.assign(homes)
+
+    def revoked(self, homes: set[int]) -> None:
+        """Partitions that are ours no more."""
+        self.engine.revoke(homes)
+        for home in homes:
+            self.work.forget(home)
+
+    def offer(self, home: int, record: LogRecord) -> None:
+        """A live record of the command topic."""
+        self.engine.offer(home, record)
+
+    # -- hooks --------------------------------------------------------------------------------------------
+
+    def _on_commit(self, owner: Owner, world: World) -> None:
+        self.work.committed(owner, world)
+
+    async def _submit_system(self, home: int, command: Any) -> Outcome:
+        return await self.gateway.submit(home, command, gated=False)
+
+    async def _declare_mirrors(self, names: Any) -> None:
+        await declare_mirrors(self.settings.kafka_brokers, names, wait_s=MIRROR_WAIT_S)
+
+    def _publish(self, instance: str, home: int, applied: int, replies: list[tuple[str, Outcome]]) -> None:
+        message = _encoder.encode(Replies(home, applied, replies))
+        self._spawn(self._publish_one(keys.replies(self.settings.namespace, instance), message), "publish")
+
+    async def _publish_one(self, channel: str, message: bytes) -> None:
+        try:
+            await self.redis.publish(channel, message)
+        except (RedisError, OSError, TimeoutError) as error:
+            # The outcome is stored beside the records: the other worker will poll it.
+            log.info("a reply was not published", channel=channel, reason=str(error))
+
+    async def _listen(self) -> None:
+        """Outcomes that other workers' rounds produced for views of this one."""
+        channel = keys.replies(self.settings.namespace, self.instance)
+        while True:
+            try:
+                async with self.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    await pubsub.subscribe(channel)
+                    while True:
+                        message = await pubsub.get_message(timeout=1.0)
+                        if message is not None:
+                            self._take_replies(message["data"])
+            except (RedisError, OSError, TimeoutError) as error:
+                log.info("replies are polled until Redis is back", reason=str(error))
+                await asyncio.sleep(0.5)
+
+    def _take_replies(self, data: bytes) -> None:
+        message = _replies_decoder.decode(data)
+        self.positions.raise_to(message.home, message.applied)
+        for submit, outcome in message.replies:
+            self.gateway.resolve(submit, outcome)
+        self.gateway.applied(message.home, message.applied)
+
+    async def _poll_outcomes(self, late: list[tuple[int, str]]) -> list[Outcome | None]:
+        homes = sorted({home for home, _ in late})
+        pipe = self.redis.pipeline(transaction=False)
+        for home in homes:
+            pipe.get(keys.applied(self.settings.namespace, home))
+        for home, submit in late:
+            pipe.get(keys.outcome(self.settings.namespace, home, submit))
+        try:
+            async with asyncio.timeout(REDIS_TIMEOUT_S):
+                answers = await pipe.execute()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise UnavailableError(f"Redis does not answer: {error}") from error
+        for home, applied in zip(homes, answers, strict=False):
+            if applied is not None:
+                self.gateway.applied(home, int(applied))
+        found = answers[len(homes) :]
+        return [None if data is None else _outcome_decoder.decode(data) for data in found]
+
+    async def _read_mark(self, home: int, source: int) -> int:
+        owner = self.engine.owners.get(home)
+        if owner is not None and owner.live:
+            return owner.state.marks.get(str(source), 0)
+        try:
+            data = await self.redis.get(keys.home_state(self.settings.namespace, home))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise UnavailableError(f"Redis does not answer: {error}") from error
+        return 0 if data is None else _state_decoder.decode(data).marks.get(str(source), 0)
+
+    # -- health -------------------------------------------------------------------------------------------
+
+    def ready(self) -> dict[str, Any]:
+        """Whether every partition of this worker is live, and where each stands."""
+        partitions = [
+            {
+                "partition": owner.home,
+                "state": owner.phase,
+                "applied": owner.applied,
+                "catching_up": {"done": owner.progress.done, "total": owner.progress.total},
+                "recoveries": owner.recoveries,
+                "reason": owner.progress.reason or None,
+            }
+            for owner in sorted(self.engine.owners.values(), key=lambda owner: owner.home)
+        ]
+        live = all(owner.live for owner in self.engine.owners.values())
+        reason = None
+        if self.gateway.closing:
+            reason = "This worker is shutting down."
+        elif not self.assigned_once:
+            reason = "No partitions are assigned yet."
+        elif not live:
+            reason = "Some partitions are not live yet."
+        return {"ready": reason is None, "partitions": partitions, "reason": reason}
+
+    async def _backend_ms(self) -> float:
+        if self.producer.stalled_s() > 1.5:
+            raise UnavailableError("Kafka does not answer.")
+        begun = perf_counter()
+        try:
+            async with asyncio.timeout(2.0):
+                await cast("Awaitable[Any]", self.redis.ping())
+        except (RedisError, OSError, TimeoutError) as error:
+            raise UnavailableError(f"Redis does not answer: {error}") from error
+        return (perf_counter() - begun) * 1000

@@ -1,0 +1,1 @@
+"""The authoritative records in Redis: keys, load, the fenced commit, checked reads."""

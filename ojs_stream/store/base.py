@@ -1,0 +1,50 @@
+"""The seam between rounds and what holds the records: Redis, or memory (simulation, replay, model)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ojs_stream.core.records import HomeState
+from ojs_stream.core.world import Needs, World
+from ojs_stream.store.commit import Commit
+
+LoadRequest = tuple[World, Needs]
+Dump = dict[str, Any]
+"""Key without the home's prefix -> its content (bytes, or dict of a hash, or dict member -> score)."""
+
+
+class Store(Protocol):
+    """Records of many homes."""
+
+    async def position(self, home: int) -> tuple[int | None, HomeState | None]:
+        """The applied offset and the home's state; ``(None, None)`` for an empty home."""
+
+    async def applied(self, homes: Sequence[int]) -> list[int | None]:
+        """The applied offsets of several homes."""
+
+    async def load(self, requests: Sequence[LoadRequest]) -> None:
+        """Put what is needed into the worlds, in one pass over the store."""
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Exception | None]:
+        """Write, each atomically. Per commit ``None``, ``FencedError``, or why its outcome is unknown."""
+
+    async def clear(self, home: int) -> None:
+        """Remove every key of a home that has no ``applied``."""
+
+    async def outbox(self, home: int) -> dict[str, bytes]:
+        """What was not known to be in its topic at the last commit."""
+
+    async def ring(self, home: int, first: int, last: int) -> list[tuple[int, bytes]]:
+        """Events ``first`` to ``last`` by number, as far as the ring still has them."""
+
+    async def earliest(self, home: int, index: str) -> int | None:
+        """The first deadline of ``("due", index)`` in ms."""
+
+    async def dump(self, home: int) -> Dump:
+        """The home's logical content: everything but outbox and outcomes (they depend on who sent what when)."""
+
+
+def is_state(name: str) -> bool:
+    """Whether a key (without prefix) belongs to the compared state."""
+    return name != "outbox" and not name.startswith("outcome:")

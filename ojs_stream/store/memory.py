@@ -1,0 +1,133 @@
+"""Records in memory: for the simulation, the model test and the fold of a whole log (never for serving)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from ojs_stream.core.records import HomeState, decode_record, key_of_member
+from ojs_stream.core.world import World
+from ojs_stream.errors import FencedError
+from ojs_stream.store import keys
+from ojs_stream.store.base import Dump, LoadRequest, is_state
+from ojs_stream.store.commit import EVENTS_MAX, Commit
+
+_state_decoder = msgspec.json.Decoder(HomeState)
+
+
+class MemoryStore:
+    """The same seam as Redis, on one dict per home."""
+
+    def __init__(self, namespace: str = "mem") -> None:
+        self.namespace = namespace
+        self.data: dict[str, Any] = {}
+
+    async def position(self, home: int) -> tuple[int | None, HomeState | None]:
+        """See ``Store``."""
+        applied = self.data.get(keys.applied(self.namespace, home))
+        if applied is None:
+            return None, None
+        return int(applied), _state_decoder.decode(self.data[keys.home_state(self.namespace, home)])
+
+    async def applied(self, homes: Sequence[int]) -> list[int | None]:
+        """See ``Store``."""
+        found = [self.data.get(keys.applied(self.namespace, home)) for home in homes]
+        return [None if value is None else int(value) for value in found]
+
+    async def load(self, requests: Sequence[LoadRequest]) -> None:
+        """See ``Store``."""
+        for world, needs in requests:
+            left = world.missing(needs)
+            for index, count in left.heads.items():
+                self._load_head(world, index, count, follow=index in left.follow)
+            for key in left.records:
+                self._load_record(world, key)
+            if left.everything:
+                world.all_keys = frozenset(self._names(world.home))
+
+    def _names(self, home: int) -> list[str]:
+        prefix = keys.home_prefix(self.namespace, home)
+        kept = {keys.applied(self.namespace, home), keys.home_state(self.namespace, home)}
+        return [
+            name
+            for name in self.data
+            if name.startswith(prefix) and name not in kept and is_state(name[len(prefix) :])
+        ]
+
+    def _load_record(self, world: World, key: tuple[str, ...]) -> None:
+        data = self.data.get(keys.record(self.namespace, world.home, key))
+        world.add_record(key, None if data is None else decode_record(key, data))
+
+    def _load_head(self, world: World, index: tuple[str, ...], count: int, *, follow: bool) -> None:
+        zset = self.data.get(keys.record(self.namespace, world.home, index), {})
+        entries = sorted((score, member) for member, score in zset.items())
+        world.add_head(index, entries[:count], complete=len(entries) <= count)
+        if follow:
+            for _, member in entries[:count]:
+                self._load_record(world, key_of_member(member))
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Exception | None]:
+        """See ``Store``."""
+        return [self._commit(commit) for commit in commits]
+
+    def _commit(self, commit: Commit) -> Exception | None:
+        stored = self.data.get(keys.applied(self.namespace, commit.home))
+        if (None if stored is None else int(stored)) != commit.expected:
+            return FencedError()
+        for name in commit.deletes:
+            self.data.pop(name, None)
+        for name, value in commit.strings.items():
+            self._set(self.data, name, value)
+        for name, members in commit.zsets.items():
+            self._merge(name, members)
+        for name, fields in commit.hashes.items():
+            self._merge(name, fields)
+        self.data.update(commit.expiring)
+        return None
+
+    @staticmethod
+    def _set(target: dict[str, Any], name: str, value: Any) -> None:
+        if value is None:
+            target.pop(name, None)
+        else:
+            target[name] = value
+
+    def _merge(self, name: str, changes: dict[str, Any]) -> None:
+        content = self.data.setdefault(name, {})
+        for field, value in changes.items():
+            self._set(content, field, value)
+        if not content:
+            del self.data[name]
+
+    async def clear(self, home: int) -> None:
+        """See ``Store``."""
+        prefix = keys.home_prefix(self.namespace, home)
+        for name in [name for name in self.data if name.startswith(prefix)]:
+            del self.data[name]
+
+    async def outbox(self, home: int) -> dict[str, bytes]:
+        """See ``Store``."""
+        return dict(self.data.get(keys.outbox(self.namespace, home), {}))
+
+    async def ring(self, home: int, first: int, last: int) -> list[tuple[int, bytes]]:
+        """See ``Store``."""
+        ring = self.data.get(keys.events(self.namespace, home), {})
+        first = max(first, last - EVENTS_MAX + 1, 1)
+        slots = [(number, ring.get(str(number % EVENTS_MAX))) for number in range(first, last + 1)]
+        return [(number, data) for number, data in slots if data is not None]
+
+    async def earliest(self, home: int, index: str) -> int | None:
+        """See ``Store``."""
+        zset = self.data.get(keys.record(self.namespace, home, ("due", index)), {})
+        return min(zset.values(), default=None)
+
+    async def dump(self, home: int) -> Dump:
+        """See ``Store``."""
+        prefix = keys.home_prefix(self.namespace, home)
+        return {
+            name[len(prefix) :]: (dict(content) if isinstance(content, dict) else content)
+            for name, content in self.data.items()
+            if name.startswith(prefix) and is_state(name[len(prefix) :])
+        }

@@ -1,0 +1,250 @@
+"""What views may ask of the store. Read-only, position-checked, bounded; lists scatter over the homes and merge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from ojs_stream.core.homes import home_in_id, home_of
+from ojs_stream.core.names import is_job_id
+from ojs_stream.core.records import IdRecord, JobRecord, Moved, QueueRecord, Record, decode_record
+from ojs_stream.core.states import STATES, State
+from ojs_stream.store.event_reads import EventReads
+from ojs_stream.store.queue_reads import QueueReads
+from ojs_stream.store.reads import Read, Reads
+from ojs_stream.store.scans import (
+    CHUNK,
+    SCAN_MAX,
+    Chain,
+    Found,
+    Keep,
+    Newest,
+    Page,
+    Source,
+    Window,
+    pack_cursor,
+    read_jobs,
+    scored,
+    unpack_cursor,
+)
+from ojs_stream.store.worker_reads import WorkerReads
+
+FOLLOW_MAX = 4
+"""So many notes (``moved``, id records) a lookup follows."""
+
+Place = tuple[int, str]
+"""(home, job id)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs a list shows; ``None`` or empty = all."""
+
+    queue: str | None = None
+    states: tuple[State, ...] = ()
+    type: str | None = None
+    error_type: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+    def keep(self) -> Keep | None:
+        """The part of the filter that needs the records; ``None`` if the indexes answer all of it."""
+        return _matches_type(self.type) if self.type else None
+
+    def keep_dead(self) -> Keep | None:
+        """As ``keep``, for an index that knows neither queues nor types."""
+        if not (self.queue or self.type or self.error_type):
+            return None
+        return self._matches_dead
+
+    def _matches_dead(self, record: JobRecord) -> bool:
+        job = record.job
+        if self.queue and job.queue != self.queue:
+            return False
+        if self.error_type and (job.error is None or job.error.type != self.error_type):
+            return False
+        return not self.type or _matches_type(self.type)(record)
+
+
+def _matches_type(wanted: str) -> Keep:
+    if wanted.endswith("*"):
+        return lambda record: record.job.type.startswith(wanted[:-1])
+    return lambda record: record.job.type == wanted
+
+
+class Queries:
+    """Reads for the views; ``queues``, ``workers`` and ``events`` have their own classes."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+        self.homes = reads.homes
+        self.queues = QueueReads(reads)
+        self.workers = WorkerReads(reads)
+        self.events = EventReads(reads)
+        self._look: _Look | None = None
+
+    # ---------------------------------------------------------------- single jobs
+
+    async def job(self, job_id: str) -> tuple[int, JobRecord] | None:
+        """(home, record) of a job, wherever it is; ``None`` if there is none."""
+        return (await self.jobs((job_id,))).get(job_id)
+
+    async def jobs(self, job_ids: Iterable[str]) -> dict[str, tuple[int, JobRecord]]:
+        """(home, record) by id, for the ids that exist; one pipeline, more only where notes are followed."""
+        found: dict[str, tuple[int, JobRecord]] = {}
+        places = {place for job_id in job_ids if is_job_id(job_id) for place in self._places(job_id)}
+        seen: set[tuple[str, Place]] = set()
+        for _ in range(FOLLOW_MAX):
+            wanted = [place for place in places if place not in seen and place[1][1] not in found]
+            if not wanted:
+                break
+            seen.update(wanted)
+            places = await self._follow(wanted, found)
+        return found
+
+    def _places(self, job_id: str) -> list[tuple[str, Place]]:
+        bits = home_in_id(job_id)
+        places = [("id", (home_of(job_id, self.homes), job_id))]
+        if bits < self.homes:
+            places.append(("job", (bits, job_id)))
+        return places
+
+    async def _follow(
+        self, wanted: Sequence[tuple[str, Place]], found: dict[str, tuple[int, JobRecord]]
+    ) -> set[tuple[str, Place]]:
+        reads: list[Read] = [(home, "GET", (kind, job_id), ()) for kind, (home, job_id) in wanted]
+        onward: set[tuple[str, Place]] = set()
+        for (kind, (home, job_id)), data in zip(wanted, await self._reads.many(reads), strict=True):
+            record: Record | None = decode_record((kind, job_id), data) if data else None
+            if isinstance(record, JobRecord):
+                found[job_id] = (home, record)
+            elif isinstance(record, Moved):
+                onward.add(("job", (record.moved, job_id)))
+            elif isinstance(record, IdRecord):
+                onward.add(("job", (record.home, job_id)))
+        return onward
+
+    async def leases(self, worker_id: str, limit: int = 1_000) -> list[JobRecord]:
+        """The active jobs of a worker, at every home."""
+        wanted: list[Read] = [
+            (home, "ZRANGE", ("leases", worker_id), (0, limit - 1)) for home in range(self.homes)
+        ]
+        answers = await self._reads.many(wanted)
+        places = [(home, member.decode()) for home, members in enumerate(answers) for member in members]
+        return [record for record in await read_jobs(self._reads, places[:limit]) if record]
+
+    # ---------------------------------------------------------------- lists of jobs
+
+    async def list_jobs(self, wanted: JobFilter, page: Page) -> Found:
+        """Jobs queue by queue and state by state: ready order for waiting states, newest first for the others."""
+        names = [wanted.queue] if wanted.queue else await self.queues.names()
+        states = wanted.states or STATES
+        sources = [
+            Source(home_of(name, self.homes), ("state", name, state), newest_first=state in _NEWEST_FIRST)
+            for state in states
+            for name in names
+        ]
+        return await Chain(self._reads, sources).page(page, wanted.keep())
+
+    async def dead_letters(self, wanted: JobFilter, page: Page) -> Found:
+        """Dead letters of all homes, newest first."""
+        seen, after, skip = 0, None, page.offset
+        if page.cursor:
+            score, member, counted = unpack_cursor(page.cursor, int, str, int)
+            seen, after, skip = int(counted), (int(score), str(member)), 0
+        window = Window(since=wanted.since, until=wanted.until, after=after)
+        return await self._dead_page(
+            Newest(self._reads, ("dead",), window), wanted.keep_dead(), page, (seen, skip)
+        )
+
+    async def _dead_page(self, index: Newest, keep: Keep | None, page: Page, progress: tuple[int, int]) -> Found:
+        seen, skip = progress
+        total = await index.size()
+        found: list[JobRecord] = []
+        onward = ""
+        looked = 0
+        async with aclosing(self._loaded(index)) as entries:
+            async for (score, member), record in entries:
+                looked += 1
+                if record and (keep is None or keep(record)):
+                    seen += 1
+                    if seen > skip:
+                        found.append(record)
+                if len(found) == page.limit or looked == SCAN_MAX:
+                    onward = pack_cursor(score, member, seen)
+                    break
+        if keep is None:
+            return Found(records=found, total=total, next_cursor=onward if seen < total else "")
+        return Found(records=found, total=seen, next_cursor=onward)
+
+    async def _loaded(self, index: Newest) -> AsyncGenerator[tuple[tuple[int, str], JobRecord | None], None]:
+        batch: list[tuple[int, str, int]] = []
+        async with aclosing(index.entries()) as entries:
+            async for entry in entries:
+                batch.append(entry)
+                if len(batch) == CHUNK:
+                    for pair in await self._with_records(batch):
+                        yield pair
+                    batch = []
+        for pair in await self._with_records(batch):
+            yield pair
+
+    async def _with_records(
+        self, batch: list[tuple[int, str, int]]
+    ) -> list[tuple[tuple[int, str], JobRecord | None]]:
+        records = await read_jobs(self._reads, [(home, member) for _, member, home in batch])
+        return [((score, member), record) for (score, member, _), record in zip(batch, records, strict=True)]
+
+    # ---------------------------------------------------------------- looking before a claim
+
+    async def look(self, queues: Sequence[str], now_ms: int) -> dict[str, bool]:
+        """Whether each queue has something to claim at ``now_ms``. Looks of one loop tick share a pipeline."""
+        look = self._look
+        if look is None:
+            look = self._look = _Look()
+            look.task = asyncio.get_running_loop().create_task(self._run(look))
+        look.names.update(dict.fromkeys(queues))
+        look.now_ms = max(look.now_ms, now_ms)
+        # The task is shared by views: none of them may cancel it for the others.
+        answers = await asyncio.shield(look.task)
+        return {name: answers[name] for name in queues}
+
+    async def _run(self, look: _Look) -> dict[str, bool]:
+        self._look = None
+        names = list(look.names)
+        reads: list[Read] = []
+        for name in names:
+            home = home_of(name, self.homes)
+            reads.append((home, "ZCARD", ("state", name, "available"), ()))
+            reads.append((home, "ZRANGE", ("state", name, "scheduled"), (0, 0, "WITHSCORES")))
+            reads.append((home, "ZRANGE", ("state", name, "retryable"), (0, 0, "WITHSCORES")))
+            reads.append((home, "GET", ("queue", name), ()))
+        answers = await self._reads.many(reads)
+        return {name: _claimable(answers[at * 4 : at * 4 + 4], look.now_ms) for at, name in enumerate(names)}
+
+
+class _Look:
+    """Which queues are looked at together: everything asked before the task takes its first step."""
+
+    task: asyncio.Task[dict[str, bool]]
+
+    def __init__(self) -> None:
+        self.names: dict[str, None] = {}
+        self.now_ms = 0
+
+
+def _claimable(answers: Sequence[Any], now_ms: int) -> bool:
+    ready, scheduled, retryable, queue = answers
+    due = any(score <= now_ms for _, score in scored(scheduled) + scored(retryable))
+    return (ready > 0 or due) and not _paused(queue)
+
+
+_NEWEST_FIRST = frozenset(("pending", "active", "completed", "cancelled", "discarded"))
+
+
+def _paused(data: bytes | None) -> bool:
+    record = decode_record(("queue", ""), data) if data else None
+    return isinstance(record, QueueRecord) and record.paused

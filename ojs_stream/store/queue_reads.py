@@ -1,0 +1,77 @@
+"""Queues as the store knows them: names, records, and what happened in the last hour."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from ojs_stream.core.homes import home_of
+from ojs_stream.core.records import Minute, QueueRecord, decode_record
+from ojs_stream.store import keys
+from ojs_stream.store.reads import Read, Reads
+
+DEFAULT_QUEUE = "default"
+MINUTES_KEPT = 60
+
+
+class QueueReads:
+    """Reads of queue records; a queue lives at hash(its name)."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+
+    async def names(self) -> list[str]:
+        """Every queue ever seen, and ``default``, sorted."""
+        homes = range(self._reads.homes)
+        wanted: list[Read] = [(home, "HKEYS", keys.queues(self._reads.namespace, home), ()) for home in homes]
+        found = {DEFAULT_QUEUE}
+        for answer in await self._reads.many(wanted):
+            found.update(name.decode() for name in answer)
+        return sorted(found)
+
+    async def records(self, names: Sequence[str]) -> list[QueueRecord | None]:
+        """The records of these queues, ``None`` for one that was never seen."""
+        if not names:
+            return []
+        wanted: list[Read] = [(home_of(name, self._reads.homes), "GET", ("queue", name), ()) for name in names]
+        return [_queue_of(data) for data in await self._reads.many(wanted)]
+
+    async def record(self, name: str) -> QueueRecord | None:
+        """The record of one queue."""
+        return (await self.records((name,)))[0]
+
+    async def with_minutes(self, name: str, now_ms: int) -> tuple[QueueRecord | None, list[Minute]]:
+        """The record and its minutes of the last hour, in one pipeline."""
+        home = home_of(name, self._reads.homes)
+        namespace = self._reads.namespace
+        slots = [keys.record(namespace, home, ("minute", name, str(slot))) for slot in range(MINUTES_KEPT)]
+        record, minutes = await self._reads.many(
+            [(home, "GET", ("queue", name), ()), (home, "MGET", slots[0], tuple(slots[1:]))]
+        )
+        return _queue_of(record), _recent(minutes, now_ms // 60_000)
+
+    async def minutes(self, names: Sequence[str], now_ms: int) -> list[Minute]:
+        """The minutes of the last hour of many queues."""
+        answers = await asyncio.gather(*(self.with_minutes(name, now_ms) for name in names))
+        return [minute for _, minutes in answers for minute in minutes]
+
+    async def oldest_available(self, name: str) -> tuple[int, str] | None:
+        """(home, id) of the job at the head of the queue."""
+        home = home_of(name, self._reads.homes)
+        heads = await self._reads.one(home, "ZRANGE", ("state", name, "available"), 0, 0)
+        return (home, heads[0].decode()) if heads else None
+
+
+def _queue_of(data: bytes | None) -> QueueRecord | None:
+    record = decode_record(("queue", ""), data) if data else None
+    return record if isinstance(record, QueueRecord) else None
+
+
+def _recent(slots: Sequence[Any], this_minute: int) -> list[Minute]:
+    found: list[Minute] = []
+    for data in slots:
+        record = decode_record(("minute", ""), data) if data else None
+        if isinstance(record, Minute) and this_minute - MINUTES_KEPT < record.minute <= this_minute:
+            found.append(record)
+    return found

@@ -1,0 +1,75 @@
+"""One pass over log records: load, fold, commit. Live rounds, catch-up, replay and simulation share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from ojs_stream.core.commands import AnyCommand
+from ojs_stream.core.fold import BadCommand, RecordFold, needs_of
+from ojs_stream.core.records import HomeState
+from ojs_stream.core.world import NeedMore, Needs, World
+from ojs_stream.store.base import Store
+
+
+class LogEntry(Struct, frozen=True):
+    """A decoded record of the command log."""
+
+    offset: int
+    now: int
+    """The record's own time in ms: the clock of its commands."""
+    commands: list[AnyCommand | BadCommand]
+
+
+class HomeRound:
+    """The records of one home in one round."""
+
+    def __init__(self, state: HomeState, entries: Sequence[LogEntry], *, homes: int, expected: int | None) -> None:
+        self.world = World(state, homes=homes)
+        self.entries = entries
+        self.expected = expected
+        """The applied offset that ``state`` belongs to: the fence of the commit."""
+        self._folds = [
+            RecordFold(self.world, entry.commands, offset=entry.offset, now=entry.now) for entry in entries
+        ]
+        self._done = 0
+
+    @property
+    def last_offset(self) -> int:
+        """The offset that is applied after this round."""
+        return self.entries[-1].offset
+
+    def needs(self) -> Needs:
+        """What is worth loading before the first fold."""
+        needs = Needs()
+        for entry in self.entries:
+            for command in entry.commands:
+                needs_of(self.world, command, entry.now, needs)
+        return needs
+
+    def fold(self) -> Needs | None:
+        """Fold as far as what is loaded allows; gives what is missing, ``None`` at the end."""
+        try:
+            while self._done < len(self._folds):
+                self._folds[self._done].run()
+                self._done += 1
+            self.world.finish()
+        except NeedMore as need:
+            return need.needs
+        return None
+
+
+async def fold_rounds(store: Store, rounds: Sequence[HomeRound]) -> None:
+    """Load and fold all ``rounds``, each pass over the store for all of them at once."""
+    requests = [(each.world, each.needs()) for each in rounds]
+    pending = list(rounds)
+    while pending:
+        await store.load(requests)
+        requests, again = [], []
+        for each in pending:
+            needs = each.fold()
+            if needs is not None:
+                requests.append((each.world, needs))
+                again.append(each)
+        pending = again

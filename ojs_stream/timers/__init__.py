@@ -1,0 +1,1 @@
+"""Timers submit ticks; they never write (DESIGN.md section 9)."""

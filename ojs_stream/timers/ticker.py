@@ -1,0 +1,112 @@
+"""Submit a tick for every live home whose earliest deadline has passed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Literal
+
+import structlog
+from msgspec import Struct
+from redis.exceptions import RedisError
+
+from ojs_stream import stamp
+from ojs_stream.agents.owner import Owner
+from ojs_stream.core.commands import Tick
+from ojs_stream.core.outcomes import Outcome
+from ojs_stream.core.world import system_command
+from ojs_stream.errors import OjsError
+from ojs_stream.store.base import Store
+
+log = structlog.get_logger(__name__)
+
+PULSE_MS = 2_000
+"""A home that watches leases or workers appends at least so often: silence then means an outage."""
+BACKOFF_MS_MAX = 1_000
+"""A tick that moved nothing (local and broker clocks differ) is repeated later and later."""
+Submit = Callable[[int, Tick], Awaitable[Outcome]]
+
+
+class TickResult(Struct, frozen=True):
+    """What one look did: homes that got a tick."""
+
+    ticked: tuple[int, ...]
+
+
+class Ticker:
+    """One of the two timers: ``run`` (scheduler) or ``reap`` (reaper)."""
+
+    def __init__(
+        self,
+        index: Literal["run", "reap"],
+        *,
+        owners: Callable[[], Iterable[Owner]],
+        store: Store,
+        submit: Submit,
+    ) -> None:
+        self.index = index
+        self._owners = owners
+        self._store = store
+        self._submit = submit
+        self._busy: dict[int, asyncio.Task[None]] = {}
+        self._not_before: dict[int, int] = {}
+        self._idle: dict[int, int] = {}
+        self._pulsed: dict[int, int] = {}
+
+    async def run_once(self) -> TickResult:
+        """Look at every live home once; the ticks go on in the background."""
+        now = stamp.now_ms()
+        ticked = []
+        for owner in self._owners():
+            if owner.live and owner.home not in self._busy and self._is_due(owner, now):
+                ticked.append(owner.home)
+                task = asyncio.create_task(self._tick(owner), name=f"tick-{self.index}-{owner.home}")
+                self._busy[owner.home] = task
+                task.add_done_callback(lambda _, home=owner.home: self._busy.pop(home, None))  # type: ignore[misc]
+        return TickResult(tuple(ticked))
+
+    def _is_due(self, owner: Owner, now: int) -> bool:
+        if now < self._not_before.get(owner.home, 0):
+            return False
+        deadline = owner.deadlines[self.index]
+        return (deadline is not None and deadline <= now) or self._wants_pulse(owner, now)
+
+    def _wants_pulse(self, owner: Owner, now: int) -> bool:
+        if self.index != "reap" or not owner.state.watched:
+            return False
+        return now - max(owner.state.last, self._pulsed.get(owner.home, 0)) > PULSE_MS
+
+    async def _tick(self, owner: Owner) -> None:
+        try:
+            due = await self._still_due(owner)
+            if not due and not self._wants_pulse(owner, stamp.now_ms()):
+                return
+            self._pulsed[owner.home] = stamp.now_ms()
+            command = system_command(Tick, index=self.index, dice=stamp.dice())
+            outcome = await self._submit(owner.home, command)
+            if due:
+                self._note(owner.home, int(outcome.data.get("moved", 0)))
+            await self._refresh(owner)
+        except (OjsError, RedisError, OSError, TimeoutError) as error:
+            self._note(owner.home, 0)
+            log.info("tick failed", home=owner.home, index=self.index, reason=str(error))
+
+    async def _still_due(self, owner: Owner) -> bool:
+        """The deadline in memory may be of a job that has moved on since."""
+        await self._refresh(owner)
+        deadline = owner.deadlines[self.index]
+        return deadline is not None and deadline <= stamp.now_ms()
+
+    async def _refresh(self, owner: Owner) -> None:
+        version = owner.deadline_version
+        earliest = await self._store.earliest(owner.home, self.index)
+        if owner.deadline_version == version:
+            owner.deadlines[self.index] = earliest
+
+    def _note(self, home: int, moved: int) -> None:
+        if moved:
+            self._idle.pop(home, None)
+            self._not_before.pop(home, None)
+            return
+        idle = self._idle[home] = self._idle.get(home, 0) + 1
+        self._not_before[home] = stamp.now_ms() + min(BACKOFF_MS_MAX, 10 * 2 ** min(idle, 7))

@@ -1,0 +1,105 @@
+"""POST /workers/fetch: look, claim home by home, wait if asked, give back what a vanished client left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import groupby
+from time import monotonic
+
+from aiohttp import web
+
+from ojs_stream import stamp
+from ojs_stream.core.bodies import ClaimRequest, parse_claim
+from ojs_stream.core.commands import Claim, GiveBack
+from ojs_stream.core.outcomes import Outcome
+from ojs_stream.errors import UnavailableError
+from ojs_stream.web.beats import is_resting
+from ojs_stream.web.middleware import Call
+from ojs_stream.web.problems import raise_if_refused
+from ojs_stream.web.responses import id_of, jobs_body
+
+LOOK_EVERY_S = 0.5
+"""A long poll looks this often itself: work at homes of other processes may come without a sign here."""
+
+Claimed = list[tuple[int, bytes]]
+"""(home, whole job)"""
+
+
+async def fetch(call: Call) -> web.Response:
+    """POST /workers/fetch ``{queues, count?, worker_id?, visibility_timeout_ms?, wait_ms?}`` -> ``{jobs: [...]}``."""
+    limits = call.ctx.limits
+    wanted = parse_claim(await call.body(), jobs_max=limits.fetch_jobs_max, wait_ms_max=limits.wait_ms_max)
+    if wanted.worker_id and await is_resting(call, wanted.worker_id):
+        return call.answer(jobs_body([]))
+    claimed = await _claim_once(call, wanted)
+    if not claimed and wanted.wait_ms:
+        claimed = await _claim_waiting(call, wanted)
+    if claimed and call.gone():
+        _give_back(call, wanted, claimed)
+    return call.answer(jobs_body([raw for _, raw in claimed]))
+
+
+async def _claim_waiting(call: Call, wanted: ClaimRequest) -> Claimed:
+    deadline = monotonic() + wanted.wait_ms / 1_000
+    while (left_s := deadline - monotonic()) > 0 and not call.gone():
+        await call.ctx.wait_for_work(wanted.queues, min(left_s, LOOK_EVERY_S))
+        claimed = await _claim_once(call, wanted)
+        if claimed:
+            return claimed
+    return []
+
+
+async def _claim_once(call: Call, wanted: ClaimRequest) -> Claimed:
+    queues = await _worth_asking(call, wanted.queues)
+    claimed: Claimed = []
+    failure: UnavailableError | None = None
+    for home, names in groupby(queues, key=call.site.home_of):
+        try:
+            claimed += await _claim_at(call, home, tuple(names), wanted, wanted.count - len(claimed))
+        except UnavailableError as error:
+            # Another home may have work all the same; what is claimed must not be lost.
+            failure = error
+        if len(claimed) >= wanted.count:
+            break
+    if failure and not claimed:
+        raise failure
+    return claimed
+
+
+async def _worth_asking(call: Call, queues: tuple[str, ...]) -> list[str]:
+    """The queues that have something: an idle poll costs the log nothing (DESIGN.md section 10)."""
+    unsure = [queue for queue in queues if call.ctx.hint(queue) is not True]
+    if not unsure:
+        return list(queues)
+    seen = await call.ctx.queries.look(unsure, stamp.now_ms())
+    return [queue for queue in queues if seen.get(queue, True)]
+
+
+async def _claim_at(
+    call: Call, home: int, queues: tuple[str, ...], wanted: ClaimRequest, count: int
+) -> Claimed:
+    command = Claim(
+        queues=queues, count=count, worker_id=wanted.worker_id, visibility_ms=wanted.visibility_ms, **call.base
+    )
+    # A task of its own: when this request is cancelled, somebody must still hear which jobs were claimed.
+    submitted = call.site.spawn(call.ctx.gateway.submit(home, command))
+    try:
+        outcome: Outcome = await asyncio.shield(submitted)
+    except asyncio.CancelledError:
+        call.site.spawn(_give_back_later(call, home, wanted, submitted))
+        raise
+    return [(home, bytes(raw)) for raw in raise_if_refused(outcome).jobs]
+
+
+async def _give_back_later(
+    call: Call, home: int, wanted: ClaimRequest, submitted: asyncio.Task[Outcome]
+) -> None:
+    outcome = await submitted
+    _give_back(call, wanted, [(home, bytes(raw)) for raw in outcome.jobs])
+
+
+def _give_back(call: Call, wanted: ClaimRequest, claimed: Claimed) -> None:
+    for home, jobs in groupby(claimed, key=lambda pair: pair[0]):
+        ids = tuple(id_of(raw) for _, raw in jobs)
+        command = GiveBack(job_ids=ids, worker_id=wanted.worker_id, **call.base)
+        call.site.spawn(call.ctx.gateway.submit(home, command))

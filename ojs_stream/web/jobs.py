@@ -1,0 +1,104 @@
+"""Views of jobs: enqueue, batch, read, list, cancel, activate."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from ojs_stream.core.bodies import parse_object_or_nothing, parse_reason
+from ojs_stream.core.commands import Activate, Cancel, Enqueue, NewJob
+from ojs_stream.core.outcomes import Outcome
+from ojs_stream.core.records import public_json
+from ojs_stream.core.validation import parse_batch, parse_job
+from ojs_stream.errors import RefusedError
+from ojs_stream.store.queries import JobFilter
+from ojs_stream.store.scans import Found, Page
+from ojs_stream.web.addressing import find_job, submit_to_job
+from ojs_stream.web.middleware import Call
+from ojs_stream.web.requests import page_of, states_of
+from ojs_stream.web.responses import API, id_of, job_body, jobs_body, page_body
+
+
+async def enqueue(call: Call) -> web.Response:
+    """POST /jobs -> 201 ``{job, id, type, state, queue}``, Location."""
+    job = parse_job(await call.body(), call.site.rules, call.site.new_job_id)
+    raw = bytes((await _submit(call, (job,), batch=False)).jobs[0])
+    response = call.answer(job_body(raw), 201)
+    response.headers["Location"] = f"{API}/jobs/{id_of(raw)}"
+    return response
+
+
+async def enqueue_batch(call: Call) -> web.Response:
+    """POST /jobs/batch -> 201 ``{jobs, count}`` in the order of the request; all or none."""
+    jobs = parse_batch(await call.body(), call.site.rules, call.site.new_job_id)
+    outcome = await _submit(call, jobs, batch=True)
+    return call.answer(jobs_body([bytes(raw) for raw in outcome.jobs], counted=True), 201)
+
+
+async def _submit(call: Call, jobs: tuple[NewJob, ...], *, batch: bool) -> Outcome:
+    chosen = [job.id for job in jobs if job.client_id]
+    if chosen:
+        await _refuse_existing(call, chosen)
+    # With client-supplied ids the home of the first one decides for all of them.
+    home = call.site.home_of(chosen[0] if chosen else jobs[0].queue)
+    return await call.submit(home, Enqueue(jobs=jobs, batch=batch, **call.base))
+
+
+async def _refuse_existing(call: Call, chosen: list[str]) -> None:
+    """Server-made ids are not in the id index that the fold checks, so a read looks for them first."""
+    for job_id, (_, record) in (await call.ctx.queries.jobs(chosen)).items():
+        raise RefusedError(
+            "duplicate",
+            f"a job with the id {job_id} exists already",
+            details={"existing_job_id": job_id, "existing_job_state": record.job.state},
+        )
+
+
+async def get(call: Call) -> web.Response:
+    """GET /jobs/{id} -> ``{job, ...}``."""
+    _, record = await find_job(call, call.path("id"))
+    return call.answer(job_body(public_json(record)))
+
+
+async def list_jobs(call: Call) -> web.Response:
+    """GET /jobs?queue&state&type&limit&cursor -> ``{jobs, total, pagination}``."""
+    page = page_of(call.request)
+    found = await call.ctx.queries.list_jobs(filter_of(call), page)
+    return call.answer(listing("jobs", found, page))
+
+
+async def cancel(call: Call) -> web.Response:
+    """DELETE /jobs/{id}?reason, POST /jobs/{id}/cancel -> ``{job: {..., previous_state}}``."""
+    reason = call.request.query.get("reason") or parse_reason(await call.body())
+    job_id = call.path("id")
+    outcome = await submit_to_job(call, job_id, Cancel(job_id=job_id, reason=reason[:1_000], **call.base))
+    return _changed(call, outcome)
+
+
+async def activate(call: Call) -> web.Response:
+    """POST /jobs/{id}/activate -> ``{job: {..., previous_state}}``."""
+    parse_object_or_nothing(await call.body())
+    job_id = call.path("id")
+    return _changed(call, await submit_to_job(call, job_id, Activate(job_id=job_id, **call.base)))
+
+
+def _changed(call: Call, outcome: Outcome) -> web.Response:
+    return call.answer(job_body(bytes(outcome.jobs[0]), previous_state=outcome.data.get("previous_state")))
+
+
+def filter_of(call: Call) -> JobFilter:
+    """The filters of a job list, from the query."""
+    query = call.request.query
+    return JobFilter(queue=query.get("queue") or None, states=states_of(call.request), type=query.get("type") or None)
+
+
+def listing(name: str, found: Found, page: Page) -> bytes:
+    """A page of jobs with its pagination."""
+    pagination = {
+        "total": found.total,
+        "limit": page.limit,
+        "offset": page.offset,
+        "has_more": bool(found.next_cursor),
+        "next_cursor": found.next_cursor or None,
+    }
+    raws = [public_json(record) for record in found.records]
+    return page_body(name, raws, {"total": found.total, "pagination": pagination})

@@ -1,0 +1,5 @@
+"""The demo: every file of the Python standard library goes through the server as a job, and all is checked.
+
+It is a client like any other: HTTP for the jobs, plain aiokafka for the events. It imports nothing of the
+server but the embedded stack, and that only when no server is running.
+"""
