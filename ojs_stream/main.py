@@ -14,6 +14,7 @@ import uvloop
 from faust.types import TP
 from faust.web.base import BlueprintManager
 
+from ojs_stream.agents.bulk import BulkRecord
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.runtime import Runtime
 from ojs_stream.settings import Settings
@@ -21,6 +22,8 @@ from ojs_stream.telemetry import configure_logs
 
 SCHEDULER_S = 0.02
 REAPER_S = 0.05
+BULK_RECORDS_MAX = 1_000
+BULK_WAIT_S = 0.1
 
 
 class OjsApp(faust.App):
@@ -29,8 +32,10 @@ class OjsApp(faust.App):
     runtime: Runtime
 
     async def on_first_start(self) -> None:
-        """Topics exist and the runtime is built before anything subscribes or listens."""
-        await super().on_first_start()
+        """Topics exist and the runtime is built before anything subscribes or listens.
+
+        Faust's own part, making a data folder for its tables, is left out: our state is in Redis.
+        """
         await self.runtime.open(self.web.web_app)  # type: ignore[attr-defined]
 
     async def stop(self) -> None:
@@ -60,7 +65,6 @@ def create_app(settings: Settings) -> OjsApp:
         web_bind=settings.host,
         web_port=settings.port,
         web_application_options={"client_max_size": settings.body_bytes_max},
-        datadir=settings.datadir,
         autodiscover=False,
     )
     app.runtime = Runtime(settings)
@@ -88,8 +92,18 @@ def _attach_agents(app: OjsApp) -> None:
         async for event in stream.events():
             app.runtime.retry_agent.offer(event.message.partition, event.message.value or b"")
 
+    async def bulk(stream: Any) -> None:
+        """Bring open-loop intake into the log; acknowledged only when it is applied."""
+        async for events in stream.take_events(BULK_RECORDS_MAX, within=BULK_WAIT_S):
+            await app.runtime.bulk_agent.take([_bulk_record(event.message) for event in events])
+
+    app.agent(app.topic(topics.commands_bulk, value_type=bytes, key_type=bytes), name="bulk")(bulk)
     app.agent(app.topic(topics.commands, value_type=bytes, key_type=bytes), name="commands")(commands)
     app.agent(app.topic(topics.retry, value_type=bytes, key_type=bytes), name="retries")(retries)
+
+
+def _bulk_record(message: Any) -> BulkRecord:
+    return BulkRecord(message.partition, message.offset, round(message.timestamp * 1000), message.value or b"")
 
 
 def _attach_timers(app: OjsApp) -> None:
@@ -115,8 +129,10 @@ def _attach_rebalance(app: OjsApp) -> None:
     async def revoked(_app: Any, *args: Any, **_: Any) -> None:
         app.runtime.revoked(homes(args[0]))
 
-    app.on_partitions_assigned.connect(assigned, weak=False)
-    app.on_partitions_revoked.connect(revoked, weak=False)
+    # Faust's signal types do not admit the arguments that it passes.
+    signals: Any = app
+    signals.on_partitions_assigned.connect(assigned, weak=False)
+    signals.on_partitions_revoked.connect(revoked, weak=False)
 
 
 def _load() -> OjsApp:

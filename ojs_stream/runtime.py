@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from ojs_stream import stamp
+from ojs_stream.agents.bulk import BulkAgent
 from ojs_stream.agents.engine import Engine
 from ojs_stream.agents.mirrors import Mirrors
 from ojs_stream.agents.owner import Owner, Wiring
@@ -24,6 +25,7 @@ from ojs_stream.agents.work import Work
 from ojs_stream.core.commands import Genesis
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import HomeState
+from ojs_stream.core.validation import Rules
 from ojs_stream.core.world import World, system_command
 from ojs_stream.errors import UnavailableError
 from ojs_stream.log.codec import encode_pack, pack_headers
@@ -150,10 +152,27 @@ class Runtime:
         )
         self.engine = Engine(wiring, self.bounds)
         self.retry_agent = RetryAgent(self._submit_system)
+        self.bulk_agent = BulkAgent(
+            homes=self.homes,
+            rules=self.rules(),
+            submit_pack=self.gateway.submit_pack,
+            sender=self.producer,
+            topics=self.topics,
+        )
         self.scheduler = self._ticker("run")
         self.reaper = self._ticker("reap")
         self.queries = Queries(
             Reads(self.redis, namespace=settings.namespace, homes=self.homes, positions=self.positions)
+        )
+
+    def rules(self) -> Rules:
+        """What a job may be, for the bulk agent as for the views."""
+        settings = self.settings
+        return Rules(
+            retention=settings.retention,
+            meta_bytes_max=settings.meta_bytes_max,
+            json_depth_max=settings.json_depth_max,
+            batch_jobs_max=settings.batch_jobs_max,
         )
 
     def _ticker(self, index: Any) -> Ticker:

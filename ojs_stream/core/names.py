@@ -77,5 +77,7 @@ def check_specversion(value: Any) -> None:
         raise bad_field("specversion", "must be a string")
     if not _SPECVERSION.fullmatch(value):
         raise RefusedError(
-            "unsupported", f"specversion {value[:32]!r} is not supported, this server speaks 1.0", details={"supported": ["1.0"]}
+            "unsupported",
+            f"specversion {value[:32]!r} is not supported, this server speaks 1.0",
+            details={"supported": ["1.0"]},
         )

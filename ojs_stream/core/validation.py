@@ -60,7 +60,9 @@ class _Layer:
 
     __slots__ = ("draft", "extra", "options", "raws", "values")
 
-    def __init__(self, values: Values, raws: Raws, draft: Values, extra: Raws, *, options: bool = False) -> None:
+    def __init__(
+        self, values: Values, raws: Raws, draft: Values, extra: Raws, *, options: bool = False
+    ) -> None:
         self.values = values
         self.raws = raws
         self.draft = draft
@@ -93,9 +95,7 @@ def parse_batch(body: bytes, rules: Rules, new_id: NewId) -> tuple[NewJob, ...]:
             details={"size": len(jobs), "max": rules.batch_jobs_max},
         )
     slices = raw_array(raws["jobs"])
-    made = tuple(
-        _batch_job(index, item, slices[index], rules, new_id) for index, item in enumerate(jobs)
-    )
+    made = tuple(_batch_job(index, item, slices[index], rules, new_id) for index, item in enumerate(jobs))
     _refuse_twins(made)
     return made
 
@@ -250,7 +250,9 @@ def _metadata(layer: _Layer, value: Any) -> None:
 def _merge_metadata(layer: _Layer, name: str) -> None:
     before = layer.draft.get("metadata")
     more = layer.raws[name]
-    layer.draft["metadata"] = more if before is None else encode_object({**raw_object(before), **raw_object(more)})
+    layer.draft["metadata"] = (
+        more if before is None else encode_object({**raw_object(before), **raw_object(more)})
+    )
 
 
 def _whole(value: Any, name: str, *, low: int, high: int) -> int:

@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from ojs_stream.core.commands import COMMAND_VERSION, Command
 from ojs_stream.core.homes import home_of
+from ojs_stream.core.ids import event_id
 from ojs_stream.core.index import Index
 from ojs_stream.core.outcomes import Awaited, Effect, Event, EventData, Outcome
 from ojs_stream.core.records import (
@@ -461,14 +462,6 @@ class World:
             sent=self.sent,
             marks=self.marks,
         )
-
-
-def event_id(log_id: str, home: int, number: int, now: int) -> str:
-    """``evt_`` and a UUIDv7 made of the time, the home, the log and the event's number: unique, repeatable."""
-    tag = int(log_id[:6] or "0", 16) & 0x3FFFFF
-    low = 1 << 63 | tag << 40 | number & 0xFFFFFFFFFF
-    text = f"{now & 0xFFFFFFFFFFFF:012x}7{home:03x}{low:016x}"
-    return f"evt_{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def system_command(kind: type[Command], **fields: Any) -> Any:

@@ -19,7 +19,7 @@ PROBE_TIMEOUT_S = 2.0
 STOP_GRACE_S = 20.0
 
 
-def worker_argv(*, host: str, port: int, datadir: Path, loglevel: str = "warning") -> list[str]:
+def worker_argv(*, host: str, port: int, datadir: Path, loglevel: str = "warn") -> list[str]:
     """Give the command line of one worker; Faust wants ``-A`` before the subcommand."""
     faust = [sys.executable, "-m", "faust", "-A", "ojs_stream", "-L", "uvloop", "-D", str(datadir)]
     return [*faust, "worker", "-l", loglevel, "--web-host", host, "--web-port", str(port)]

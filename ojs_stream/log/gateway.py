@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -203,9 +203,9 @@ class Gateway:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    def spawn(self, work: Awaitable[None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run in the background, held until done."""
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[assignment]
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -221,10 +221,7 @@ class Gateway:
             raise UnavailableError("This worker is shutting down; repeat the request.")
         if self._producer.stalled_s() > STALLED_S:
             raise UnavailableError("Kafka does not answer; nothing was written.", retry_after_s=2)
-        self._numbers += 1
-        submit = f"{self.instance}:{self._numbers}"
-        data = _encoder.encode(msgspec.structs.replace(command, submit=submit))
-        kind = str(command.__struct_config__.tag)
+        submit, data, kind = self._sealed(command)
         waiting = _Waiting(asyncio.get_running_loop().create_future(), home, monotonic())
         self._submits[submit] = waiting
         try:
@@ -238,6 +235,34 @@ class Gateway:
         if outcome.awaits:
             await self._await_marks(outcome.awaits)
         return outcome
+
+    async def submit_pack(self, home: int, commands: Sequence[Command]) -> list[Outcome]:
+        """Hand over several commands as one pack of its own, past the gate; the outcomes in order."""
+        if self._producer.stalled_s() > STALLED_S:
+            raise UnavailableError("Kafka does not answer; nothing was written.", retry_after_s=2)
+        pack: list[tuple[bytes, str]] = []
+        submits: list[str] = []
+        for command in commands:
+            submit, data, kind = self._sealed(command)
+            self._submits[submit] = _Waiting(asyncio.get_running_loop().create_future(), home, monotonic())
+            submits.append(submit)
+            pack.append((data, kind))
+        futures = [self._submits[submit].future for submit in submits]
+        try:
+            await self.produce(home, pack)
+            return list(await asyncio.gather(*futures))
+        finally:
+            for submit in submits:
+                self._forget(submit)
+            for future in futures:
+                future.cancel()
+
+    def _sealed(self, command: Command) -> tuple[str, bytes, str]:
+        """(submit, encoded command, kind) with a new submit id."""
+        self._numbers += 1
+        submit = f"{self.instance}:{self._numbers}"
+        data = _encoder.encode(msgspec.structs.replace(command, submit=submit))
+        return submit, data, str(command.__struct_config__.tag)
 
     def _forget(self, submit: str) -> None:
         waiting = self._submits.pop(submit, None)

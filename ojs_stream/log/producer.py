@@ -164,18 +164,21 @@ class LogProducer:
 
     async def stop(self, timeout_s: float) -> None:
         """Flush for at most ``timeout_s`` seconds and disconnect; what is left is unknown."""
-        self._stopped = True
         deadline = time.monotonic() + timeout_s
         if self._poster is not None:
             await asyncio.wait([self._poster], timeout=timeout_s)
             self._poster.cancel()
             self.dropped += len(self._posts)
-        line, self._line = self._line, None
-        if line is not None:
-            await _close(line.producer, max(deadline - time.monotonic(), 0.0))
+        self._stopped = True
+        # Cancelled in its first request, aiokafka leaks the connection: let a replacement that has begun end.
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(deadline - time.monotonic(), 0.0))
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        line, self._line = self._line, None
+        if line is not None:
+            await _close(line.producer, max(deadline - time.monotonic(), 0.0))
 
     def stalled_s(self) -> float:
         """How long the oldest unacknowledged produce has been waiting, in seconds; 0 when there is none.
@@ -297,7 +300,7 @@ class LogProducer:
             self.dropped += len(group)
 
     def _usable(self) -> _Line:
-        if self._line is None:
+        if self._line is None or self._stopped:
             raise UnavailableError("The Kafka producer is being replaced or stopped.", retry_after_s=2)
         return self._line
 

@@ -107,8 +107,12 @@ class EventReads:
 
     async def _rings(self, after: str) -> list[_Ring]:
         homes = range(self._reads.homes)
-        passed = [int(part) for part in unpack_cursor(after, *[int] * len(homes))] if after else [0] * len(homes)
-        wanted: list[Read] = [(home, "GET", keys.home_state(self._reads.namespace, home), ()) for home in homes]
+        passed = (
+            [int(part) for part in unpack_cursor(after, *[int] * len(homes))] if after else [0] * len(homes)
+        )
+        wanted: list[Read] = [
+            (home, "GET", keys.home_state(self._reads.namespace, home), ()) for home in homes
+        ]
         rings: list[_Ring] = []
         for home, data in zip(homes, await self._reads.many(wanted), strict=True):
             newest = _home_state.decode(data).events if data else 0
@@ -142,7 +146,10 @@ class EventReads:
         return found if started else None
 
     async def _fill(
-        self, rings: Iterable[_Ring], heads: list[tuple[str, int, int, _Event, bytes]], waiting: dict[int, int]
+        self,
+        rings: Iterable[_Ring],
+        heads: list[tuple[str, int, int, _Event, bytes]],
+        waiting: dict[int, int],
     ) -> None:
         """Read a chunk of every ring that has nothing in the heap: only then is the smallest head the next event."""
         hungry = [ring for ring in rings if not waiting.get(ring.home) and ring.next <= ring.newest]

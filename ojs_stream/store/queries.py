@@ -160,7 +160,9 @@ class Queries:
             Newest(self._reads, ("dead",), window), wanted.keep_dead(), page, (seen, skip)
         )
 
-    async def _dead_page(self, index: Newest, keep: Keep | None, page: Page, progress: tuple[int, int]) -> Found:
+    async def _dead_page(
+        self, index: Newest, keep: Keep | None, page: Page, progress: tuple[int, int]
+    ) -> Found:
         seen, skip = progress
         total = await index.size()
         found: list[JobRecord] = []

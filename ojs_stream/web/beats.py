@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from ojs_stream import stamp
 from ojs_stream.core.bodies import BeatRequest
 from ojs_stream.core.commands import Beat, Extend
-from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import JobRecord, WorkerRecord
 from ojs_stream.errors import UnavailableError
 from ojs_stream.web.addressing import homes_of
 from ojs_stream.web.middleware import Call, Site
-from ojs_stream.web.problems import raise_if_refused
 
 ANSWER_WITHIN_S = 2.0
 """A heartbeat is answered with what is known by then (DESIGN.md section 13)."""
@@ -31,11 +30,14 @@ _RESTING = frozenset(
 )
 
 
-class Extended(NamedTuple):
-    """Leases that now last longer, and jobs that were cancelled meanwhile."""
+@dataclass(slots=True)
+class Extended:
+    """Leases that now last longer and jobs that were cancelled meanwhile, as far as homes have answered."""
 
-    extended: list[str]
-    cancelled: list[str]
+    extended: list[str] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    asked: int = 0
+    answered: int = 0
 
 
 class _Directive(msgspec.Struct):
@@ -51,7 +53,9 @@ async def is_resting(call: Call, worker_id: str) -> bool:
     if known and monotonic() - known[1] < KNOWN_FOR_S:
         return known[0]
     record = await call.ctx.queries.workers.record(worker_id)
-    return remember(call.site, worker_id, record.directive if record else "", record.reported if record else "")
+    return remember(
+        call.site, worker_id, record.directive if record else "", record.reported if record else ""
+    )
 
 
 def remember(site: Site, worker_id: str, directive: str, reported: str) -> bool:
@@ -63,17 +67,15 @@ def remember(site: Site, worker_id: str, directive: str, reported: str) -> bool:
     return resting
 
 
-async def extend(call: Call, beat: BeatRequest) -> Extended:
-    """Extend the leases of a heartbeat. ``UnavailableError`` only if no home answered."""
-    if not beat.job_ids:
-        return Extended([], [])
-    known = await _extend_at(call, beat, await homes_of(call, beat.job_ids))
+async def extend(call: Call, beat: BeatRequest, known: Extended) -> None:
+    """Extend the leases of a heartbeat into ``known``. ``UnavailableError`` if homes were asked and none answered."""
+    await _extend_at(call, beat, await homes_of(call, beat.job_ids), known)
     done = {*known.extended, *known.cancelled}
     missing = [job_id for job_id in beat.job_ids if job_id not in done]
-    if not missing:
-        return known
-    more = await _extend_at(call, beat, await _elsewhere(call, missing))
-    return Extended(known.extended + more.extended, known.cancelled + more.cancelled)
+    if missing and known.answered:
+        await _extend_at(call, beat, await _elsewhere(call, missing), known)
+    if known.asked and not known.answered:
+        raise UnavailableError("no home of these jobs answered: their leases were not extended", unknown=True)
 
 
 async def _elsewhere(call: Call, missing: list[str]) -> dict[int, list[str]]:
@@ -87,29 +89,25 @@ async def _elsewhere(call: Call, missing: list[str]) -> dict[int, list[str]]:
     return homes
 
 
-async def _extend_at(call: Call, beat: BeatRequest, homes: dict[int, list[str]]) -> Extended:
-    if not homes:
-        return Extended([], [])
-    tasks = [call.site.spawn(_extend_home(call, beat, home, ids)) for home, ids in homes.items()]
-    done, _ = await asyncio.wait(tasks, timeout=ANSWER_WITHIN_S)
-    outcomes = [task.result() for task in done]
-    answers = [outcome for outcome in outcomes if outcome is not None]
-    if not answers:
-        raise UnavailableError("no home of these jobs answered: their leases were not extended", unknown=True)
-    return Extended(
-        [job_id for answer in answers for job_id in answer.data.get("extended", ())],
-        [job_id for answer in answers for job_id in answer.data.get("cancelled", ())],
+async def _extend_at(call: Call, beat: BeatRequest, homes: dict[int, list[str]], known: Extended) -> None:
+    known.asked += len(homes)
+    await asyncio.gather(
+        *(_extend_home(call, beat, (home, tuple(ids)), known) for home, ids in homes.items())
     )
 
 
-async def _extend_home(call: Call, beat: BeatRequest, home: int, ids: list[str]) -> Outcome | None:
-    command = Extend(
-        worker_id=beat.worker_id, job_ids=tuple(ids), visibility_ms=beat.visibility_ms, **call.base
-    )
+async def _extend_home(
+    call: Call, beat: BeatRequest, share: tuple[int, tuple[str, ...]], known: Extended
+) -> None:
+    home, ids = share
+    command = Extend(worker_id=beat.worker_id, job_ids=ids, visibility_ms=beat.visibility_ms, **call.base)
     try:
-        return raise_if_refused(await call.ctx.gateway.submit(home, command))
+        outcome = await call.submit(home, command)
     except UnavailableError:
-        return None
+        return
+    known.answered += 1
+    known.extended.extend(outcome.data.get("extended", ()))
+    known.cancelled.extend(outcome.data.get("cancelled", ()))
 
 
 async def keep_record(call: Call, beat: BeatRequest, *, always: bool = False) -> str:

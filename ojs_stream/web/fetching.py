@@ -79,7 +79,11 @@ async def _claim_at(
     call: Call, home: int, queues: tuple[str, ...], wanted: ClaimRequest, count: int
 ) -> Claimed:
     command = Claim(
-        queues=queues, count=count, worker_id=wanted.worker_id, visibility_ms=wanted.visibility_ms, **call.base
+        queues=queues,
+        count=count,
+        worker_id=wanted.worker_id,
+        visibility_ms=wanted.visibility_ms,
+        **call.base,
     )
     # A task of its own: when this request is cancelled, somebody must still hear which jobs were claimed.
     submitted = call.site.spawn(call.ctx.gateway.submit(home, command))

@@ -14,6 +14,7 @@ from ojs_stream.store.queries import JobFilter
 from ojs_stream.store.scans import Found, Page
 from ojs_stream.web.addressing import find_job, submit_to_job
 from ojs_stream.web.middleware import Call
+from ojs_stream.web.paging import pagination_of
 from ojs_stream.web.requests import page_of, states_of
 from ojs_stream.web.responses import API, id_of, job_body, jobs_body, page_body
 
@@ -88,17 +89,14 @@ def _changed(call: Call, outcome: Outcome) -> web.Response:
 def filter_of(call: Call) -> JobFilter:
     """The filters of a job list, from the query."""
     query = call.request.query
-    return JobFilter(queue=query.get("queue") or None, states=states_of(call.request), type=query.get("type") or None)
+    return JobFilter(
+        queue=query.get("queue") or None, states=states_of(call.request), type=query.get("type") or None
+    )
 
 
 def listing(name: str, found: Found, page: Page) -> bytes:
     """A page of jobs with its pagination."""
-    pagination = {
-        "total": found.total,
-        "limit": page.limit,
-        "offset": page.offset,
-        "has_more": bool(found.next_cursor),
-        "next_cursor": found.next_cursor or None,
-    }
     raws = [public_json(record) for record in found.records]
-    return page_body(name, raws, {"total": found.total, "pagination": pagination})
+    return page_body(
+        name, raws, {"total": found.total, "pagination": pagination_of(found.total, page, found.next_cursor)}
+    )

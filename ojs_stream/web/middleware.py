@@ -48,8 +48,14 @@ class Site:
         """Run something that outlives its request; the loop alone would not keep it alive."""
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._finished)
         return task
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error and not isinstance(error, OjsError):
+            log.error("background work of a view failed", exc_info=error)
 
     def home_of(self, name: str) -> int:
         """The home of a queue, worker or client-supplied id."""

@@ -37,11 +37,18 @@ _RULES: dict[str, _Rule] = {
     "rate_limited": _Rule(429, "Wait for the seconds in Retry-After, then repeat."),
     "QUEUE_FULL": _Rule(429, "Wait for the seconds in Retry-After, then repeat."),
     "internal_error": _Rule(500, "This is a defect of the server: report it with the request id."),
-    "backend_error": _Rule(503, "Repeat after the seconds in Retry-After, with the same job id if you chose one."),
+    "backend_error": _Rule(
+        503, "Repeat after the seconds in Retry-After, with the same job id if you chose one."
+    ),
 }
 _UNKNOWN_RULE = _Rule(422, "See the message.")
 _RETRYABLE = frozenset(("backend_error", "rate_limited", "QUEUE_FULL", "internal_error"))
-_PARSER_CODES = {404: "not_found", 405: "method_not_allowed", 413: "PayloadTooLarge", 415: "UnsupportedCompression"}
+_PARSER_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "PayloadTooLarge",
+    415: "UnsupportedCompression",
+}
 
 CODES = tuple(_RULES)
 """Every code this server can answer; each is an anchor of ``docs/errors.md``."""
@@ -70,7 +77,9 @@ def raise_if_refused(outcome: Outcome) -> Outcome:
 def not_found(kind: str, name: str) -> RefusedError:
     """404 for a resource: the message and the details name it."""
     return RefusedError(
-        "not_found", f"{kind} {name[:255]!r} does not exist", details={"resource_type": kind, "resource_id": name[:255]}
+        "not_found",
+        f"{kind} {name[:255]!r} does not exist",
+        details={"resource_type": kind, "resource_id": name[:255]},
     )
 
 

@@ -32,7 +32,9 @@ def check_version(value: str) -> None:
     """The ``OJS-Version`` header: every 1.x is spoken here."""
     if value != "1.0" and not _VERSION.fullmatch(value):
         raise RefusedError(
-            "unsupported", f"OJS-Version {value[:32]!r} is not supported, this server speaks 1.0", details={"supported": ["1.0"]}
+            "unsupported",
+            f"OJS-Version {value[:32]!r} is not supported, this server speaks 1.0",
+            details={"supported": ["1.0"]},
         )
 
 
@@ -72,7 +74,9 @@ def _check_encoding(request: web.Request) -> None:
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ENCODINGS:
         raise RefusedError(
-            "UnsupportedCompression", f"Content-Encoding {encoding[:32]!r} is not supported", details={"supported": ["gzip", "deflate"]}
+            "UnsupportedCompression",
+            f"Content-Encoding {encoding[:32]!r} is not supported",
+            details={"supported": ["gzip", "deflate"]},
         )
 
 

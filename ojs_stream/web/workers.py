@@ -17,6 +17,7 @@ from ojs_stream.errors import UnavailableError
 from ojs_stream.web import beats
 from ojs_stream.web.addressing import submit_to_job
 from ojs_stream.web.middleware import Call
+from ojs_stream.web.paging import part_of
 from ojs_stream.web.problems import not_found
 from ojs_stream.web.requests import page_of
 
@@ -117,34 +118,33 @@ async def beat(call: Call) -> web.Response:
 
 
 async def _beaten(call: Call, given: BeatRequest) -> dict[str, Any]:
-    extending = call.site.spawn(beats.extend(call, given))
+    known = beats.Extended()
+    extending = call.site.spawn(beats.extend(call, given, known))
     keeping = call.site.spawn(_directive(call, given))
-    await asyncio.wait((extending, keeping), timeout=2 * beats.ANSWER_WITHIN_S)
-    extended = _result_of(extending)
-    directive = _result_of(keeping)
-    if extended is None and directive is None or given.job_ids and extended is None:
+    await asyncio.wait((extending, keeping), timeout=beats.ANSWER_WITHIN_S)
+    extended = _succeeded(extending)
+    kept = _succeeded(keeping)
+    if not (extended or known.answered) or not (kept or given.job_ids):
         raise UnavailableError("no home answered this heartbeat", unknown=True)
-    if directive is None and not given.job_ids:
-        raise UnavailableError("the home of this worker did not answer", unknown=True)
-    state = directive or "running"
+    state = keeping.result() if kept else "running"
     return {
         "state": state,
         "directive": state,
         "worker_id": given.worker_id,
-        "jobs_extended": extended.extended if extended else [],
-        "jobs_cancelled": extended.cancelled if extended else [],
+        "jobs_extended": known.extended,
+        "jobs_cancelled": known.cancelled,
         "server_time": iso(stamp.now_ms()),
     }
 
 
-def _result_of(task: asyncio.Task[Any]) -> Any:
-    """The result, or ``None`` while the home is silent; what was refused is raised."""
+def _succeeded(task: asyncio.Task[Any]) -> bool:
+    """Whether the work is done; silence and an unavailable home are a no, any other error is raised."""
     if not task.done():
-        return None
-    try:
-        return task.result()
-    except UnavailableError:
-        return None
+        return False
+    error = task.exception()
+    if error and not isinstance(error, UnavailableError):
+        raise error
+    return error is None
 
 
 async def _directive(call: Call, given: BeatRequest) -> str:
@@ -170,8 +170,7 @@ async def register(call: Call) -> web.Response:
             "heartbeat_interval": HEARTBEAT_INTERVAL_S,
             "heartbeat_timeout": HEARTBEAT_TIMEOUT_S,
             "visibility_timeout_default": VISIBILITY_S,
-        },
-        201,
+        }
     )
 
 
@@ -223,29 +222,11 @@ async def known(call: Call, worker_id: str) -> WorkerRecord:
 async def worker_list(call: Call) -> dict[str, Any]:
     """Every worker with the summary that the admin UI shows."""
     now_ms = stamp.now_ms()
-    page = page_of(call.request)
     shown = [shape(record, now_ms) for record in await call.ctx.queries.workers.all()]
     states = [worker["state"] for worker in shown]
-    start = page.offset
-    part = shown[start : start + page.limit]
-    return {
-        "items": part,
-        "workers": part,
-        "summary": {
-            "total": len(shown),
-            "running": states.count("running"),
-            "quiet": states.count("quiet"),
-            "stale": states.count("stale"),
-        },
-        "pagination": {
-            "total": len(shown),
-            "limit": page.limit,
-            "offset": start,
-            "page": start // page.limit + 1,
-            "per_page": page.limit,
-            "has_more": start + page.limit < len(shown),
-        },
-    }
+    part, pagination = part_of(shown, page_of(call.request))
+    summary = {"total": len(shown), **{name: states.count(name) for name in ("running", "quiet", "stale")}}
+    return {"items": part, "workers": part, "summary": summary, "pagination": pagination}
 
 
 def shape(record: WorkerRecord, now_ms: int) -> dict[str, Any]:

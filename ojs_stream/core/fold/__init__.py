@@ -22,6 +22,8 @@ OUTAGE_MS = 5_000
 GRACE_MS = 5_000
 """Workers get one heartbeat interval after an outage before leases are reaped."""
 
+BULK_SOURCE = "bulk:"
+"""Sources of the bulk agent: ``bulk:<partition>``."""
 BURIED_BYTES_MAX = 512 * 1024
 """So much of a bad command goes to the dead topic; the whole of it is at its offset in the log."""
 
@@ -97,6 +99,7 @@ def begin(world: World, now: int) -> None:
 
 def _fold(world: World, command: c.AnyCommand, offset: int) -> None:
     if command.source and command.number <= world.marks.get(command.source, 0):
+        _repeat(world, command)
         return
     start = world.savepoint()
     if command.source:
@@ -117,6 +120,12 @@ def _fold(world: World, command: c.AnyCommand, offset: int) -> None:
         outcome = Outcome(code="backend_error", message=f"The command failed and was put aside: {reason}")
     if outcome is not None:
         world.reply(command.submit, outcome)
+
+
+def _repeat(world: World, command: c.AnyCommand) -> None:
+    """Folded before. The bulk agent asks again after a crash and must hear so; other homes need no answer."""
+    if command.source.startswith(BULK_SOURCE):
+        world.reply(command.submit, Outcome(data={"repeated": True}))
 
 
 def _handle(world: World, command: c.AnyCommand) -> Outcome | None:

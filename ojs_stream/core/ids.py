@@ -1,0 +1,22 @@
+"""Ids that are derived, not drawn: the same input gives the same UUIDv7, so that a repeat is recognised."""
+
+from __future__ import annotations
+
+VERSION_7 = 0x7000
+VARIANT = 1 << 63
+
+
+def _uuid7(ms: int, twelve_bits: int, low: int) -> str:
+    text = f"{ms & 0xFFFFFFFFFFFF:012x}{VERSION_7 | twelve_bits & 0xFFF:04x}{VARIANT | low & (1 << 62) - 1:016x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def event_id(log_id: str, home: int, number: int, now_ms: int) -> str:
+    """``evt_`` and a UUIDv7 of the time, the home, the log and the event's number."""
+    tag = int(log_id[:6] or "0", 16)
+    return "evt_" + _uuid7(now_ms, home, (tag & 0x3FFFFF) << 40 | number & 0xFFFFFFFFFF)
+
+
+def derived_job_id(partition: int, offset: int, timestamp_ms: int, home: int) -> str:
+    """The job id of a bulk record; its ten lowest bits are the job's home, as in every server-made id."""
+    return _uuid7(timestamp_ms, partition, (offset & 0xFFFFFFFFFFFF) << 10 | home)

@@ -1,0 +1,217 @@
+"""Views for operators: statistics, lists in the admin shape, pausing, directives to workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from ojs_stream import stamp
+from ojs_stream.core.bodies import parse_object_or_nothing
+from ojs_stream.core.commands import Direct
+from ojs_stream.core.names import check_worker
+from ojs_stream.core.records import Counts, JobRecord, Minute, QueueRecord, public_json
+from ojs_stream.core.retry import RetryPolicy
+from ojs_stream.core.times import format_duration
+from ojs_stream.web import beats, queues, workers
+from ojs_stream.web.addressing import find_job
+from ojs_stream.web.dead_letter import dead_stats, find_dead
+from ojs_stream.web.jobs import filter_of, listing
+from ojs_stream.web.middleware import Call
+from ojs_stream.web.paging import part_of
+from ojs_stream.web.problems import not_found
+from ojs_stream.web.requests import page_of
+from ojs_stream.web.responses import with_fields
+
+PER_PAGE = 20
+PER_PAGE_MAX = 100
+STATS_QUEUES_MAX = 1_000
+"""So many queues are read minute by minute for the throughput of all."""
+
+
+async def stats(call: Call) -> web.Response:
+    """GET /admin/stats -> ``{queues, workers, jobs: {8 states}, throughput, uptime_seconds}``."""
+    now_ms = stamp.now_ms()
+    reads = call.ctx.queries
+    names = await reads.queues.names()
+    records, minutes, known = await asyncio.gather(
+        reads.queues.records(names),
+        reads.queues.minutes(names[:STATS_QUEUES_MAX], now_ms),
+        reads.workers.all(),
+    )
+    live = [record for record in known if workers.state_of(record, now_ms) != "stale"]
+    return call.json(
+        {
+            "queues": len(names),
+            "workers": len(live),
+            "jobs": _sum([record.counts for record in records if record]),
+            "throughput": _throughput(minutes, now_ms),
+            "uptime_seconds": max(0, now_ms - call.ctx.started_ms) // 1_000,
+        }
+    )
+
+
+def _sum(counts: Sequence[Counts]) -> dict[str, int]:
+    total = msgspec.structs.asdict(Counts())
+    for one in counts:
+        for state, number in msgspec.structs.asdict(one).items():
+            total[state] += number
+    return total
+
+
+def _throughput(minutes: list[Minute], now_ms: int) -> dict[str, int]:
+    """The last whole minute: the present one has only begun."""
+    last = [minute for minute in minutes if minute.minute == now_ms // 60_000 - 1]
+    completed = sum(minute.completed for minute in last)
+    failed = sum(minute.failed for minute in last)
+    spent_ms = sum(minute.duration_ms for minute in last)
+    return {
+        "processed_per_minute": completed,
+        "completed_per_min": completed,
+        "failed_per_minute": failed,
+        "failed_per_min": failed,
+        "avg_latency_ms": spent_ms // (completed + failed) if completed + failed else 0,
+    }
+
+
+# ------------------------------------------------------------------ queues
+
+
+async def list_queues(call: Call) -> web.Response:
+    """GET /admin/queues -> ``{items: [{name, state, counts, throughput, paused}], pagination}``."""
+    page = page_of(call.request, default=PER_PAGE, limit_max=PER_PAGE_MAX)
+    names, pagination = part_of(await call.ctx.queries.queues.names(), page)
+    now_ms = stamp.now_ms()
+    answers = await asyncio.gather(*(call.ctx.queries.queues.with_minutes(name, now_ms) for name in names))
+    items = [
+        _queue(call, name, record, minutes) for name, (record, minutes) in zip(names, answers, strict=True)
+    ]
+    return call.json({"items": items, "pagination": pagination})
+
+
+async def get_queue(call: Call) -> web.Response:
+    """GET /admin/queues/{name} -> one queue, with its oldest available job."""
+    name = queues.name_of(call)
+    record, minutes = await call.ctx.queries.queues.with_minutes(name, stamp.now_ms())
+    if record is None:
+        raise not_found("queue", name)
+    head = await call.ctx.queries.queues.oldest_available(name)
+    oldest = await call.ctx.queries.job(head[1]) if head else None
+    return call.json(
+        {
+            **_queue(call, name, record, minutes),
+            "oldest_available_at": oldest[1].job.enqueued_at if oldest else None,
+            "configuration": {},
+        }
+    )
+
+
+def _queue(call: Call, name: str, record: QueueRecord | None, minutes: list[Minute]) -> dict[str, Any]:
+    shown = queues.shape(name, record, call.ctx.started_ms)
+    hour = queues.last_hour(minutes)
+    return {
+        **shown,
+        "state": shown["status"],
+        "throughput": {**_throughput(minutes, stamp.now_ms()), **hour},
+        "latency_ms": {"avg": hour["avg_duration_ms"]},
+    }
+
+
+async def pause_queue(call: Call) -> web.Response:
+    """POST /admin/queues/{name}/pause -> the bare ``{name, paused, paused_at}``."""
+    return call.json(await queues.set_paused(call, paused=True))
+
+
+async def resume_queue(call: Call) -> web.Response:
+    """POST /admin/queues/{name}/resume -> the bare ``{name, paused, resumed_at}``."""
+    return call.json(await queues.set_paused(call, paused=False))
+
+
+# ------------------------------------------------------------------ jobs and dead letters
+
+
+async def list_jobs(call: Call) -> web.Response:
+    """GET /admin/jobs?queue&state&type&page&per_page -> ``{items, total, pagination}``."""
+    page = page_of(call.request, default=PER_PAGE, limit_max=PER_PAGE_MAX)
+    return call.answer(listing("items", await call.ctx.queries.list_jobs(filter_of(call), page), page))
+
+
+async def get_job(call: Call) -> web.Response:
+    """GET /admin/jobs/{id} -> the bare job with ``metadata`` (its timeline), ``errors`` and ``retry_policy``."""
+    _, record = await find_job(call, call.path("id"))
+    more: dict[str, Any] = {"retry_policy": _policy(record.ctl.retry)}
+    if not record.job.errors:
+        more["errors"] = []
+    if record.extra is None or b'"metadata"' not in bytes(record.extra):
+        more["metadata"] = _timeline(record)
+    return call.answer(with_fields(public_json(record), **more))
+
+
+def _timeline(record: JobRecord) -> dict[str, str]:
+    fields = msgspec.structs.asdict(record.job)
+    return {name: at for name, at in fields.items() if name.endswith("_at") and at}
+
+
+def _policy(policy: RetryPolicy) -> dict[str, Any]:
+    return {
+        "max_attempts": policy.max_attempts,
+        "initial_interval": format_duration(policy.initial_ms),
+        "backoff_coefficient": policy.coefficient,
+        "max_interval": format_duration(policy.max_ms),
+        "jitter": policy.jitter,
+        "backoff_strategy": policy.strategy,
+        "on_exhaustion": policy.on_exhaustion,
+        "non_retryable_errors": policy.non_retryable,
+    }
+
+
+async def list_dead(call: Call) -> web.Response:
+    """GET /admin/dead-letter -> ``{items, total, pagination}``."""
+    found, page = await find_dead(call)
+    return call.answer(listing("items", found, page))
+
+
+async def stats_dead(call: Call) -> web.Response:
+    """GET /admin/dead-letter/stats."""
+    return call.json(await dead_stats(call))
+
+
+# ------------------------------------------------------------------ workers
+
+
+async def list_workers(call: Call) -> web.Response:
+    """GET /admin/workers -> ``{items, summary, pagination}``."""
+    return call.json(await workers.worker_list(call))
+
+
+async def get_worker(call: Call) -> web.Response:
+    """GET /admin/workers/{id} -> the bare worker."""
+    return call.json(workers.shape(await workers.known(call, call.path("id")), stamp.now_ms()))
+
+
+async def quiet_worker(call: Call) -> web.Response:
+    """POST /admin/workers/{id}/quiet: no more jobs, told at the next heartbeat."""
+    return await _direct(call, "quiet")
+
+
+async def terminate_worker(call: Call) -> web.Response:
+    """POST /admin/workers/{id}/terminate: finish and stop, told at the next heartbeat."""
+    return await _direct(call, "terminate")
+
+
+async def resume_worker(call: Call) -> web.Response:
+    """POST /admin/workers/{id}/resume: take jobs again."""
+    return await _direct(call, "running")
+
+
+async def _direct(call: Call, directive: str) -> web.Response:
+    worker_id = check_worker(call.path("id"))
+    parse_object_or_nothing(await call.body())
+    command = Direct(worker_id=worker_id, directive=directive, **call.base)
+    outcome = await call.submit(call.site.home_of(worker_id), command)
+    told = str(outcome.data.get("directive", directive))
+    beats.remember(call.site, worker_id, told, "")
+    return call.json({"id": worker_id, "worker_id": worker_id, "state": told, "directive": told})

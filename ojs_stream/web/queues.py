@@ -1,0 +1,128 @@
+"""Views of queues: list, one, statistics, pause and resume."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from ojs_stream import stamp
+from ojs_stream.core.bodies import parse_object_or_nothing
+from ojs_stream.core.commands import Pause, Resume
+from ojs_stream.core.names import check_queue
+from ojs_stream.core.records import Counts, Minute, QueueRecord, Totals
+from ojs_stream.core.times import iso
+from ojs_stream.web.middleware import Call
+from ojs_stream.web.paging import part_of
+from ojs_stream.web.problems import not_found
+from ojs_stream.web.requests import page_of
+
+HOUR_S = 3_600
+
+
+async def list_queues(call: Call) -> web.Response:
+    """GET /queues -> ``{queues: [{name, status, paused, created_at, counts, depth}], pagination}``."""
+    names, pagination = part_of(await call.ctx.queries.queues.names(), page_of(call.request))
+    records = await call.ctx.queries.queues.records(names)
+    shown = [shape(name, record, call.ctx.started_ms) for name, record in zip(names, records, strict=True)]
+    return call.json({"queues": shown, "total": pagination["total"], "pagination": pagination})
+
+
+async def get(call: Call) -> web.Response:
+    """GET /queues/{name} -> ``{queue: {name, ...}, ...}``; 404 for a queue that was never seen."""
+    name = name_of(call)
+    record = await call.ctx.queries.queues.record(name)
+    if record is None:
+        raise not_found("queue", name)
+    shown = shape(name, record, call.ctx.started_ms)
+    return call.json({"queue": shown, **shown})
+
+
+async def stats(call: Call) -> web.Response:
+    """GET /queues/{name}/stats -> one body for every client (OJS.md 2.5); zeros for a queue that was never seen."""
+    name = name_of(call)
+    now_ms = stamp.now_ms()
+    record, minutes = await call.ctx.queries.queues.with_minutes(name, now_ms)
+    counts = record.counts if record else Counts()
+    flat = msgspec.structs.asdict(counts)
+    depth = depth_of(counts)
+    paused = bool(record and record.paused)
+    named = {"name": name, **flat, "paused": paused, "depth": depth}
+    return call.json(
+        {
+            **named,
+            "queue": name if call.sdk else named,
+            "status": "paused" if paused else "active",
+            "stats": {"queue": name, "depth": depth, **flat, "dead": counts.discarded, **last_hour(minutes)},
+            "totals": msgspec.structs.asdict(record.totals if record else Totals()),
+            "computed_at": iso(now_ms),
+        }
+    )
+
+
+async def pause(call: Call) -> web.Response:
+    """POST /queues/{name}/pause -> ``{queue: {name, paused, status, paused_at}}``."""
+    return _told(call, await set_paused(call, paused=True))
+
+
+async def resume(call: Call) -> web.Response:
+    """POST /queues/{name}/resume -> ``{queue: {name, paused, status, resumed_at}}``."""
+    return _told(call, await set_paused(call, paused=False))
+
+
+async def set_paused(call: Call, *, paused: bool) -> dict[str, Any]:
+    """Pause or resume the queue of the path; what its home says of it."""
+    name = name_of(call)
+    parse_object_or_nothing(await call.body())
+    command = Pause(queue=name, **call.base) if paused else Resume(queue=name, **call.base)
+    outcome = await call.submit(call.site.home_of(name), command)
+    return {"name": name, "paused": paused, **outcome.data}
+
+
+def _told(call: Call, data: dict[str, Any]) -> web.Response:
+    shown = {**data, "status": "paused" if data["paused"] else "active"}
+    return call.json({"queue": shown, **shown})
+
+
+def name_of(call: Call) -> str:
+    """The checked queue name of the path."""
+    return check_queue(call.path("name"), "the queue's name")
+
+
+def depth_of(counts: Counts) -> int:
+    """Jobs that wait or run."""
+    return counts.available + counts.active + counts.scheduled + counts.retryable + counts.pending
+
+
+def shape(name: str, record: QueueRecord | None, started_ms: int) -> dict[str, Any]:
+    """A queue as clients see it; ``default`` is listed before its first job."""
+    counts = record.counts if record else Counts()
+    paused = bool(record and record.paused)
+    shown = {
+        "name": name,
+        "status": "paused" if paused else "active",
+        "paused": paused,
+        "created_at": record.created_at if record else iso(started_ms),
+        "depth": depth_of(counts),
+        "running": counts.active,
+        "counts": msgspec.structs.asdict(counts),
+    }
+    if record and record.paused_at:
+        shown["paused_at"] = record.paused_at
+    return shown
+
+
+def last_hour(minutes: list[Minute]) -> dict[str, Any]:
+    """What happened in the last hour, from its minutes."""
+    completed = sum(minute.completed for minute in minutes)
+    failed = sum(minute.failed for minute in minutes)
+    started = sum(minute.started for minute in minutes)
+    finished = completed + failed
+    return {
+        "completed_last_hour": completed,
+        "failed_last_hour": failed,
+        "avg_duration_ms": sum(minute.duration_ms for minute in minutes) // finished if finished else 0,
+        "avg_wait_ms": sum(minute.wait_ms for minute in minutes) // started if started else 0,
+        "throughput_per_second": round(completed / HOUR_S, 3),
+    }

@@ -1,0 +1,159 @@
+"""The table of routes. ``setup`` puts them on an aiohttp application; the manifest is made from the same table."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from aiohttp import web
+
+from ojs_stream.web import admin, dead_letter, events, fetching, jobs, queues, system, workers
+from ojs_stream.web.context import CONTEXT, Context
+from ojs_stream.web.middleware import Call, Handler, Site, guarded
+from ojs_stream.web.problems import problem_of, unknown_route, wrong_method
+from ojs_stream.web.responses import API, respond_problem
+
+
+class Route(NamedTuple):
+    """One endpoint. ``name`` is its key in the manifest; an alias has none."""
+
+    method: str
+    path: str
+    handler: Handler
+    name: str = ""
+
+
+def routes_of(context: Context) -> list[Route]:
+    """Every route this process serves: what is not in here is a 404 and a false capability."""
+    table = [*_job_routes(), *_worker_routes(), *_queue_routes(), *_admin_routes(), *_system_routes()]
+    if context.test_mode:
+        table.append(Route("POST", f"{API}/admin/reset", system.reset, "admin_reset"))
+    return table
+
+
+def _job_routes() -> list[Route]:
+    one = f"{API}/jobs/{{id}}"
+    return [
+        Route("POST", f"{API}/jobs", jobs.enqueue, "jobs"),
+        Route("GET", f"{API}/jobs", jobs.list_jobs, "jobs_list"),
+        Route("POST", f"{API}/jobs/batch", jobs.enqueue_batch, "jobs_batch"),
+        Route("POST", f"{API}/jobs/fetch", fetching.fetch),
+        Route("GET", one, jobs.get, "jobs_get"),
+        Route("DELETE", one, jobs.cancel, "jobs_cancel"),
+        Route("POST", f"{one}/cancel", jobs.cancel),
+        Route("POST", f"{one}/activate", jobs.activate, "jobs_activate"),
+        Route("POST", f"{one}/ack", workers.ack_job),
+        Route("POST", f"{one}/nack", workers.nack_job),
+        Route("GET", f"{API}/dead-letter", dead_letter.list_dead, "dead_letter_list"),
+        Route("GET", f"{API}/dead-letter/stats", dead_letter.stats, "dead_letter_stats"),
+        Route("GET", f"{API}/dead-letter/{{id}}", dead_letter.get, "dead_letter_get"),
+        Route("POST", f"{API}/dead-letter/{{id}}/retry", dead_letter.retry, "dead_letter_retry"),
+        Route("DELETE", f"{API}/dead-letter/{{id}}", dead_letter.delete, "dead_letter_delete"),
+        Route("GET", f"{API}/events", events.list_events, "events_list"),
+    ]
+
+
+def _worker_routes() -> list[Route]:
+    one = f"{API}/workers/{{id}}"
+    return [
+        Route("POST", f"{API}/workers/fetch", fetching.fetch, "workers_fetch"),
+        Route("POST", f"{API}/workers/ack", workers.ack, "workers_ack"),
+        Route("POST", f"{API}/workers/nack", workers.nack, "workers_nack"),
+        Route("POST", f"{API}/workers/heartbeat", workers.heartbeat, "workers_heartbeat"),
+        Route("POST", f"{API}/workers/beat", workers.beat),
+        Route("POST", f"{API}/workers/register", workers.register, "workers_register"),
+        Route("POST", f"{API}/workers/deregister", workers.deregister, "workers_deregister"),
+        Route("GET", f"{API}/workers", workers.list_workers, "workers_list"),
+        Route("GET", one, workers.get, "workers_get"),
+        Route("DELETE", one, workers.remove),
+        Route("GET", f"{one}/health", workers.health, "workers_health"),
+    ]
+
+
+def _queue_routes() -> list[Route]:
+    one = f"{API}/queues/{{name}}"
+    return [
+        Route("GET", f"{API}/queues", queues.list_queues, "queues"),
+        Route("GET", one, queues.get, "queues_get"),
+        Route("GET", f"{one}/stats", queues.stats, "queues_stats"),
+        Route("POST", f"{one}/pause", queues.pause, "queues_pause"),
+        Route("POST", f"{one}/resume", queues.resume, "queues_resume"),
+    ]
+
+
+def _admin_routes() -> list[Route]:
+    base = f"{API}/admin"
+    worker = f"{base}/workers/{{id}}"
+    return [
+        Route("GET", f"{base}/stats", admin.stats, "admin_stats"),
+        Route("GET", f"{base}/queues", admin.list_queues, "admin_queues"),
+        Route("GET", f"{base}/queues/{{name}}", admin.get_queue, "admin_queues_get"),
+        Route("POST", f"{base}/queues/{{name}}/pause", admin.pause_queue, "admin_queues_pause"),
+        Route("POST", f"{base}/queues/{{name}}/resume", admin.resume_queue, "admin_queues_resume"),
+        Route("GET", f"{base}/jobs", admin.list_jobs, "admin_jobs"),
+        Route("GET", f"{base}/jobs/{{id}}", admin.get_job, "admin_jobs_get"),
+        Route("POST", f"{base}/jobs/{{id}}/cancel", jobs.cancel, "admin_jobs_cancel"),
+        Route("GET", f"{base}/workers", admin.list_workers, "admin_workers"),
+        Route("GET", worker, admin.get_worker, "admin_workers_get"),
+        Route("POST", f"{worker}/quiet", admin.quiet_worker, "admin_workers_quiet"),
+        Route("POST", f"{worker}/terminate", admin.terminate_worker, "admin_workers_terminate"),
+        Route("POST", f"{worker}/resume", admin.resume_worker, "admin_workers_resume"),
+        Route("GET", f"{base}/dead-letter", admin.list_dead, "admin_dead_letter"),
+        Route("GET", f"{base}/dead-letter/stats", admin.stats_dead, "admin_dead_letter_stats"),
+        Route("POST", f"{base}/dead-letter/{{id}}/retry", dead_letter.retry, "admin_dead_letter_retry"),
+        Route("DELETE", f"{base}/dead-letter/{{id}}", dead_letter.delete),
+    ]
+
+
+def _system_routes() -> list[Route]:
+    return [
+        Route("GET", f"{API}/health", system.health, "health"),
+        Route("GET", "/health", system.health),
+        Route("GET", "/healthz", system.health),
+        Route("GET", "/ready", system.ready, "ready"),
+        Route("GET", "/readyz", system.ready),
+        Route("GET", "/livez", system.live, "live"),
+    ]
+
+
+def setup(app: web.Application, context: Context) -> Site:
+    """Register every route; a path or method that is not in the table gets an error envelope as well."""
+    site = Site(context)
+    app[CONTEXT] = context
+    table = routes_of(context)
+
+    async def manifest(call: Call) -> web.Response:
+        return call.json(system.manifest_of(endpoints, call))
+
+    table.append(Route("GET", "/ojs/manifest", manifest, "manifest"))
+    table.append(Route("GET", f"{API}/manifest", manifest))
+    endpoints = {route.name: route.path for route in table if route.name}
+    for route in table:
+        app.router.add_route(route.method, route.path, guarded(site, route.handler))
+        if route.method == "GET":
+            app.router.add_route("HEAD", route.path, guarded(site, route.handler))
+    app.router.add_route("*", "/{path:.*}", guarded(site, _fallback(table)))
+    return site
+
+
+def _fallback(table: list[Route]) -> Handler:
+    """404 for what no route has, 405 with ``Allow`` for a known path with another method."""
+    methods: dict[str, set[str]] = {}
+    for route in table:
+        methods.setdefault(route.path, set()).add(route.method)
+    patterns = [
+        (re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), tuple(sorted(known)))
+        for path, known in methods.items()
+    ]
+
+    async def fallback(call: Call) -> web.Response:
+        path = call.request.path
+        allowed = sorted({name for pattern, known in patterns if pattern.fullmatch(path) for name in known})
+        if not allowed:
+            raise unknown_route(path)
+        error = wrong_method(call.request.method, path, tuple(allowed))
+        response = respond_problem(problem_of(error, call.request_id), call.request_id, sdk=call.sdk)
+        response.headers["Allow"] = ", ".join(allowed)
+        return response
+
+    return fallback

@@ -1,0 +1,129 @@
+"""Views of the server itself: health in its forms, the manifest, and the reset of test mode."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+
+from ojs_stream import __version__, stamp
+from ojs_stream.core.bodies import parse_object_or_nothing
+from ojs_stream.core.commands import Reset
+from ojs_stream.core.names import QUEUE_BYTES_MAX, TYPE_BYTES_MAX
+from ojs_stream.errors import UnavailableError
+from ojs_stream.web.middleware import Call
+from ojs_stream.web.responses import OJS_VERSION
+
+CONFORMANCE_LEVEL = 1
+HOMEPAGE = "https://github.com/openjobspec/ojs-stream"
+
+
+async def health(call: Call) -> web.Response:
+    """GET /health -> 200 ``{status: ok, backend}``, 503 ``unhealthy`` when Kafka or Redis is down."""
+    common = {"version": __version__, "uptime_seconds": max(0, stamp.now_ms() - call.ctx.started_ms) // 1_000}
+    try:
+        latency_ms = int(await call.ctx.backend_ms())
+    except UnavailableError as error:
+        backend: dict[str, Any] = {"type": "kafka+redis", "status": "down", "message": str(error)}
+        response = call.json({"status": "unhealthy", "backend": backend, **common}, 503)
+        response.headers["Retry-After"] = str(error.retry_after_s)
+        return response
+    return call.json(
+        {
+            "status": "ok",
+            "backend": {"type": "kafka+redis", "status": "ok", "latency_ms": latency_ms},
+            **common,
+        }
+    )
+
+
+async def ready(call: Call) -> web.Response:
+    """GET /ready -> 200 once this worker's partitions are live, else 503 with the reason."""
+    state = call.ctx.ready()
+    response = call.json(
+        {"status": "ready" if state["ready"] else "not_ready", **state}, 200 if state["ready"] else 503
+    )
+    if not state["ready"]:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+async def live(call: Call) -> web.Response:
+    """GET /livez -> 200 as long as the process answers; it says nothing of Kafka and Redis."""
+    return call.json({"status": "ok"})
+
+
+async def reset(call: Call) -> web.Response:
+    """POST /admin/reset -> every home forgets its records (test mode only)."""
+    parse_object_or_nothing(await call.body())
+    await asyncio.gather(*(call.submit(home, Reset(**call.base)) for home in range(call.ctx.homes)))
+    call.site.resting.clear()
+    return call.json({"reset": True, "homes": call.ctx.homes})
+
+
+def manifest_of(endpoints: dict[str, str], call: Call) -> dict[str, Any]:
+    """What this server is and can, derived from the routes it really has."""
+    limits = call.ctx.limits
+    return {
+        "specversion": OJS_VERSION,
+        "ojs_version": OJS_VERSION,
+        "implementation": {
+            "name": "ojs-stream",
+            "version": __version__,
+            "language": "python",
+            "homepage": HOMEPAGE,
+            "repository": HOMEPAGE,
+        },
+        "conformance_level": CONFORMANCE_LEVEL,
+        "conformance_tier": "runtime",
+        "protocols": ["http"],
+        "backend": "kafka+redis",
+        "capabilities": _capabilities(endpoints),
+        "extensions": ["dead-letter"] if "dead_letter_list" in endpoints else [],
+        "endpoints": endpoints,
+        "payload_limits": {
+            "max_envelope_bytes": limits.envelope_bytes_max,
+            "max_body_bytes": limits.body_bytes_max,
+            "max_meta_bytes": limits.meta_bytes_max,
+            "max_result_bytes": limits.result_bytes_max,
+            "max_batch_jobs": limits.batch_jobs_max,
+            "max_json_depth": limits.json_depth_max,
+            "max_queue_name_bytes": QUEUE_BYTES_MAX,
+            "max_job_type_bytes": TYPE_BYTES_MAX,
+            "supported_compression": ["gzip", "deflate"],
+            "external_references": True,
+            "chunking": False,
+        },
+        "test_mode": call.ctx.test_mode,
+    }
+
+
+def _capabilities(endpoints: dict[str, str]) -> dict[str, bool]:
+    """A capability is true only if its endpoints are there; the rest of the job life is part of level 1."""
+    by_endpoint = {
+        "batch_enqueue": "jobs_batch",
+        "dead_letter": "dead_letter_list",
+        "events": "events_list",
+        "cron": "cron_list",
+        "cron_jobs": "cron_list",
+        "workflows": "workflows_create",
+        "rate_limiting": "rate_limits_list",
+        "unique_jobs": "unique_jobs_list",
+        "webhooks": "webhooks_list",
+        "schema_validation": "schemas_list",
+        "progress": "workers_progress",
+        "queue_pause": "queues_pause",
+        "worker_registry": "workers_list",
+    }
+    found = {name: endpoint in endpoints for name, endpoint in by_endpoint.items()}
+    always = (
+        "retry",
+        "priority_queues",
+        "delayed_jobs",
+        "scheduled_jobs",
+        "job_ttl",
+        "visibility_timeout",
+        "long_poll",
+    )
+    return {**found, **dict.fromkeys(always, True)}
