@@ -40,14 +40,16 @@ def dev(
 def worker(
     host: Host = "127.0.0.1",
     port: Port = 8080,
-    datadir: Annotated[Path, typer.Option(help="Folder for Faust's own tables.")] = Path(".ojs/faust"),
+    datadir: Annotated[Path, typer.Option(envvar="OJS_DATADIR", help="Folder for Faust's own files.")] = Path(
+        ".ojs/faust"
+    ),
     loglevel: Annotated[str, typer.Option(help="crit, error, warn, info or debug.")] = "info",
 ) -> None:
     """Become one Faust worker; it needs KAFKA_BROKERS and REDIS_URL."""
-    from ojs_stream.dev.worker import worker_argv  # noqa: PLC0415 - keeps --help fast
+    from ojs_stream.dev.worker import worker_argv, worker_env  # noqa: PLC0415 - keeps --help fast
 
-    os.environ.update(OJS_HOST=host, OJS_PORT=str(port))
-    argv = worker_argv(host=host, port=port, datadir=datadir, loglevel=loglevel)
+    os.environ.update(worker_env(host=host, port=port, datadir=datadir))
+    argv = worker_argv(host=host, port=port, loglevel=loglevel)
     os.execv(sys.executable, argv)  # noqa: S606 - our own interpreter with our own arguments
 
 

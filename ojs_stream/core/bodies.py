@@ -1,6 +1,6 @@
 """Bodies of worker and operator requests: claim, ack, nack, heartbeat, dead-letter retry. Pure parsers.
 
-A wrong type is a 400 ``invalid_request`` that names the field; what is not JSON at all is ``invalid_payload``.
+A wrong type is a 400 ``invalid_request`` that names the field; what is not JSON is ``invalid_payload``.
 """
 
 from __future__ import annotations
@@ -148,8 +148,8 @@ class ReviveRequest(Struct, frozen=True, kw_only=True):
     """A checked dead-letter retry: what to change in the job."""
 
     queue: str = ""
-    args: Raw | None = None
-    meta: Raw | None = None
+    args: Raw | UnsetType = UNSET
+    meta: Raw | UnsetType = UNSET
     priority: int | None = None
     retry: RetryPolicy | None = None
 
@@ -162,7 +162,7 @@ _failure = msgspec.json.Decoder(_FailureBody)
 
 
 def parse_claim(body: bytes, *, jobs_max: int, wait_ms_max: int) -> ClaimRequest:
-    """``{queues[>=1], count?, worker_id?, visibility_timeout_ms?, wait_ms?}``; counts over the bound are clamped."""
+    """``{queues[>=1], count?, worker_id?, visibility_timeout_ms?, wait_ms?}``; too high is clamped."""
     given = _decode(_claim, body)
     if given.queues is UNSET or not given.queues:
         raise bad_field("queues", "must be a non-empty array of queue names")
@@ -208,7 +208,7 @@ def parse_nack(body: bytes, *, job_id: str = "") -> NackRequest:
 
 
 def parse_beat(body: bytes, *, worker_id: str = "") -> BeatRequest:
-    """A heartbeat: ``active_jobs`` is a list of ids or a number beside ``active_job_ids`` (CLIENTS.md trap 2)."""
+    """A heartbeat: ``active_jobs`` is a list of ids, or a number beside ``active_job_ids``."""
     given = _decode(_beat, body, optional=bool(worker_id))
     name = given.worker_id or worker_id
     listed = isinstance(given.active_jobs, list)
@@ -367,10 +367,10 @@ def _active_ids(given: _BeatBody, *, registering: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ids))
 
 
-def _shaped(values: dict[str, Any], raws: dict[str, Raw], name: str, shape: type) -> Raw | None:
+def _shaped(values: dict[str, Any], raws: dict[str, Raw], name: str, shape: type) -> Raw | UnsetType:
     value = values.get(name)
     if value is None:
-        return None
+        return UNSET
     if type(value) is not shape:
         raise bad_payload(f"override.{name} must be a JSON {'array' if shape is list else 'object'}")
     return raws[name]

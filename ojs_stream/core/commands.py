@@ -54,7 +54,7 @@ class NewJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires: int = 0
     expires_in_ms: int = 0
     total_timeout_ms: int = 0
-    extra: Raw | None = None
+    extra: Raw | UnsetType = UNSET
 
 
 class Genesis(Command, frozen=True, kw_only=True, omit_defaults=True, tag="genesis"):
@@ -224,8 +224,8 @@ class RetryDead(Command, frozen=True, kw_only=True, omit_defaults=True, tag="ret
 
     job_id: str
     queue: str = ""
-    args: Raw | None = None
-    meta: Raw | None = None
+    args: Raw | UnsetType = UNSET
+    meta: Raw | UnsetType = UNSET
     priority: int | None = None
     retry: RetryPolicy | None = None
 

@@ -1,7 +1,7 @@
 """From body bytes to checked JSON values. Pure: bytes in, values or a ``RefusedError`` out.
 
-Two views of the same body are made: plain values (to check scalars) and raw slices (to keep ``args``, ``meta``
-and unknown fields byte for byte). Nothing that a client sent is ever decoded and encoded again.
+Two views of the same body are made: plain values (to check scalars) and raw slices (to keep ``args``,
+``meta`` and unknown fields byte for byte). Nothing that a client sent is ever decoded and encoded again.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def encode_object(raws: Raws) -> Raw:
 
 
 def _load_wide(body: bytes) -> Any:
-    """As ``orjson.loads`` for a text with numbers beyond a double (``1e400``): legal JSON, kept as they are."""
+    """As ``orjson.loads``, for a text with numbers beyond a double (``1e400``): legal JSON, kept as it is."""
     try:
         values = json.loads(body.decode(), parse_int=_bounded_int, parse_constant=_no_constant)
         json.dumps(values, ensure_ascii=False).encode()

@@ -1,7 +1,7 @@
 """Retry policies as clients write them (OJS.md 3.1) to ``RetryPolicy``, and their normalised echo.
 
-A partial policy is merged over the defaults field by field. Every violation is a 422 ``validation_error`` that
-names its field. Unknown keys are kept in the echo.
+A partial policy is merged over the defaults field by field. Every violation is a 422 ``validation_error``
+that names its field. Unknown keys are kept in the echo.
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ def _parse(data: bytes, default: RetryPolicy) -> tuple[RetryPolicy, Raw]:
         max_ms=_max_interval(values, initial_ms, default.max_ms),
         jitter=_flag(values.get("jitter"), "jitter", default=default.jitter),
         strategy=_strategy(values, coefficient),
-        on_exhaustion=_choice(
-            values.get("on_exhaustion"), "on_exhaustion", _EXHAUSTION, default.on_exhaustion
-        ),
+        on_exhaustion=_choice(values.get("on_exhaustion"), "on_exhaustion", _EXHAUSTION, default.on_exhaustion),
         non_retryable=_names(values.get("non_retryable_errors")),
     )
     return policy, _echo(policy, raw_object(data))

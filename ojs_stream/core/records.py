@@ -107,12 +107,12 @@ class Control(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Homes that hold something on behalf of this job (its id, a ``moved`` note) until it is removed."""
 
 
-class JobRecord(Struct, frozen=True):
+class JobRecord(Struct, frozen=True, omit_defaults=True):
     """A job at its home. ``extra`` are the client's own top-level fields, given back unchanged."""
 
     job: Job
     ctl: Control
-    extra: Raw | None = None
+    extra: Raw | UnsetType = UNSET
 
 
 class Moved(Struct, frozen=True):
@@ -335,7 +335,7 @@ def public_json(record: JobRecord) -> bytes:
     """The job as a client sees it: the fields of the specification, then the client's own."""
     body = _job_encoder.encode(record.job)
     extra = record.extra
-    if extra is None:
+    if isinstance(extra, UnsetType):
         return body
     return body[:-1] + b"," + bytes(extra)[1:]
 

@@ -1,7 +1,8 @@
 """Bytes of an enqueue request to ``NewJob``: every rule of OJS.md 1.2, each with its own code.
 
 Settings may stand at the top level or under ``options`` (which wins). Only fields that are present cost
-anything: one table maps a field's name to the function that checks it. ``null`` means absent for an optional field.
+anything: one table maps a field's name to the function that checks it. ``null`` means absent for an
+optional field.
 """
 
 from __future__ import annotations
@@ -60,9 +61,7 @@ class _Layer:
 
     __slots__ = ("draft", "extra", "options", "raws", "values")
 
-    def __init__(
-        self, values: Values, raws: Raws, draft: Values, extra: Raws, *, options: bool = False
-    ) -> None:
+    def __init__(self, values: Values, raws: Raws, draft: Values, extra: Raws, *, options: bool = False) -> None:
         self.values = values
         self.raws = raws
         self.draft = draft
@@ -83,7 +82,7 @@ def parse_job(body: bytes, rules: Rules, new_id: NewId) -> NewJob:
 
 
 def parse_batch(body: bytes, rules: Rules, new_id: NewId) -> tuple[NewJob, ...]:
-    """The jobs of ``{"jobs": [...]}``, in order; the first bad one refuses all and is named by ``details.index``."""
+    """The jobs of ``{"jobs": [...]}``, in order; a bad one refuses all and is named by ``details.index``."""
     values, raws = load_object(body, rules.json_depth_max + 2)
     jobs = values.get("jobs")
     if type(jobs) is not list or not jobs:
@@ -250,9 +249,7 @@ def _metadata(layer: _Layer, value: Any) -> None:
 def _merge_metadata(layer: _Layer, name: str) -> None:
     before = layer.draft.get("metadata")
     more = layer.raws[name]
-    layer.draft["metadata"] = (
-        more if before is None else encode_object({**raw_object(before), **raw_object(more)})
-    )
+    layer.draft["metadata"] = more if before is None else encode_object({**raw_object(before), **raw_object(more)})
 
 
 def _whole(value: Any, name: str, *, low: int, high: int) -> int:
@@ -402,13 +399,48 @@ def _keep(_layer: _Layer, _value: Any) -> None:
 
 _SYSTEM_MANAGED = (
     # OJS.md 1.3: what a client sends here is ignored and never echoed, else it could forge a history.
-    "state attempt created_at enqueued_at started_at completed_at cancelled_at discarded_at activated_at "
-    "re_enqueued_at result error errors retry_delay_ms next_attempt_at next_retry_at worker_id parent_results "
-    "workflow_id workflow_step parent_id root_id checkpoint last_checkpoint progress progress_data previous_state"
-).split()
+    "activated_at",
+    "attempt",
+    "cancelled_at",
+    "checkpoint",
+    "completed_at",
+    "created_at",
+    "discarded_at",
+    "enqueued_at",
+    "error",
+    "errors",
+    "last_checkpoint",
+    "next_attempt_at",
+    "next_retry_at",
+    "parent_id",
+    "parent_results",
+    "previous_state",
+    "progress",
+    "progress_data",
+    "re_enqueued_at",
+    "result",
+    "retry_delay_ms",
+    "root_id",
+    "started_at",
+    "state",
+    "worker_id",
+    "workflow_id",
+    "workflow_step",
+)
 _ECHOED = frozenset(
-    "tags unique rate_limit schema version ttl enqueue_ttl total_timeout grace_period heartbeat_timeout "
-    "result_ttl".split()
+    (
+        "enqueue_ttl",
+        "grace_period",
+        "heartbeat_timeout",
+        "rate_limit",
+        "result_ttl",
+        "schema",
+        "tags",
+        "total_timeout",
+        "ttl",
+        "unique",
+        "version",
+    )
 )
 _CHECKS: dict[str, Check | None] = {
     **dict.fromkeys(_SYSTEM_MANAGED),
@@ -423,9 +455,7 @@ _CHECKS: dict[str, Check | None] = {
     "priority": _priority,
     "timeout": _seconds("timeout", "timeout_ms", unless="timeout_ms"),
     "timeout_ms": _ms("timeout_ms", "timeout_ms"),
-    "visibility_timeout": _seconds(
-        "visibility_timeout", "visibility_timeout_ms", unless="visibility_timeout_ms"
-    ),
+    "visibility_timeout": _seconds("visibility_timeout", "visibility_timeout_ms", unless="visibility_timeout_ms"),
     "visibility_timeout_ms": _ms("visibility_timeout_ms", "visibility_timeout_ms"),
     "scheduled_at": _schedule("scheduled_at"),
     "delay_until": _schedule("delay_until", "scheduled_at"),

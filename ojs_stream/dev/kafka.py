@@ -78,9 +78,7 @@ def broker_settings(*, port: int, controller_port: int, data: Path) -> dict[str,
 class EmbeddedKafka:
     """Apache Kafka on a loopback port; ``settings`` are broker properties that override ours."""
 
-    def __init__(
-        self, data: Path, *, port: int | None = None, settings: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, data: Path, *, port: int | None = None, settings: Mapping[str, str] | None = None) -> None:
         self.data = data.resolve()
         self.port = port or free_port()
         self._settings = dict(settings or {})
@@ -144,9 +142,7 @@ class EmbeddedKafka:
 
     def _write_settings(self) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
-        settings = (
-            broker_settings(port=self.port, controller_port=free_port(), data=self.data) | self._settings
-        )
+        settings = broker_settings(port=self.port, controller_port=free_port(), data=self.data) | self._settings
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         (self.data / "log4j2.properties").write_text(_LOGGING)
 

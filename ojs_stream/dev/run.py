@@ -35,11 +35,11 @@ class DevOptions:
         return range(self.port, self.port + self.workers)
 
 
-Command = Callable[[DevOptions, int, Path], list[str]]
+Command = Callable[[DevOptions, int], list[str]]
 
 
-def _command(options: DevOptions, port: int, folder: Path) -> list[str]:
-    return worker_argv(host=options.host, port=port, datadir=folder / "faust")
+def _command(options: DevOptions, port: int) -> list[str]:
+    return worker_argv(host=options.host, port=port)
 
 
 def run_dev(options: DevOptions, *, command: Command = _command) -> int:
@@ -89,7 +89,7 @@ def _worker(options: DevOptions, port: int, stack: DevStack, command: Command) -
         "REDIS_URL": stack.redis_url,
     }
     (folder / "worker.log").unlink(missing_ok=True)
-    argv = command(options, port, folder)
+    argv = command(options, port)
     return WorkerProcess(folder, host=options.host, port=port, env=env, argv=argv)
 
 

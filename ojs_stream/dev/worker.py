@@ -19,10 +19,15 @@ PROBE_TIMEOUT_S = 2.0
 STOP_GRACE_S = 20.0
 
 
-def worker_argv(*, host: str, port: int, datadir: Path, loglevel: str = "warn") -> list[str]:
+def worker_argv(*, host: str, port: int, loglevel: str = "warn") -> list[str]:
     """Give the command line of one worker; Faust wants ``-A`` before the subcommand."""
-    faust = [sys.executable, "-m", "faust", "-A", "ojs_stream", "-L", "uvloop", "-D", str(datadir)]
+    faust = [sys.executable, "-m", "faust", "-A", "ojs_stream", "-L", "uvloop"]
     return [*faust, "worker", "-l", loglevel, "--web-host", host, "--web-port", str(port)]
+
+
+def worker_env(*, host: str, port: int, datadir: Path) -> dict[str, str]:
+    """Give what the settings of a worker must know besides its command line."""
+    return {"OJS_HOST": host, "OJS_PORT": str(port), "OJS_DATADIR": str(datadir)}
 
 
 class WorkerProcess:
@@ -41,9 +46,9 @@ class WorkerProcess:
         self.url = f"http://{_reachable(host)}:{port}"
         self.process = ChildProcess(
             f"The worker on port {port}",
-            argv or worker_argv(host=host, port=port, datadir=folder / "faust"),
+            argv or worker_argv(host=host, port=port),
             log=folder / "worker.log",
-            env={**env, "OJS_PORT": str(port), "OJS_HOST": host, "PYTHONUNBUFFERED": "1"},
+            env={**env, **worker_env(host=host, port=port, datadir=folder / "faust"), "PYTHONUNBUFFERED": "1"},
         )
 
     async def start(self, timeout_s: float = READY_TIMEOUT_S) -> Self:

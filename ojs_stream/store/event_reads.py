@@ -78,7 +78,7 @@ class EventPage:
 
 @dataclass(slots=True)
 class _Ring:
-    """What is read of one home: ``next`` is the first number not yet read, ``passed`` the last one given out."""
+    """What is read of one home: ``next`` is the first number not yet read, ``passed`` the last given out."""
 
     home: int
     next: int
@@ -107,12 +107,8 @@ class EventReads:
 
     async def _rings(self, after: str) -> list[_Ring]:
         homes = range(self._reads.homes)
-        passed = (
-            [int(part) for part in unpack_cursor(after, *[int] * len(homes))] if after else [0] * len(homes)
-        )
-        wanted: list[Read] = [
-            (home, "GET", keys.home_state(self._reads.namespace, home), ()) for home in homes
-        ]
+        passed = [int(part) for part in unpack_cursor(after, *[int] * len(homes))] if after else [0] * len(homes)
+        wanted: list[Read] = [(home, "GET", keys.home_state(self._reads.namespace, home), ()) for home in homes]
         rings: list[_Ring] = []
         for home, data in zip(homes, await self._reads.many(wanted), strict=True):
             newest = _home_state.decode(data).events if data else 0
@@ -151,7 +147,7 @@ class EventReads:
         heads: list[tuple[str, int, int, _Event, bytes]],
         waiting: dict[int, int],
     ) -> None:
-        """Read a chunk of every ring that has nothing in the heap: only then is the smallest head the next event."""
+        """A chunk of every ring that has nothing in the heap: else the smallest head may not be the next."""
         hungry = [ring for ring in rings if not waiting.get(ring.home) and ring.next <= ring.newest]
         if not hungry:
             return

@@ -1,4 +1,4 @@
-"""What views may ask of the store. Read-only, position-checked, bounded; lists scatter over the homes and merge."""
+"""What views may ask of the store. Position-checked and bounded; lists scatter over the homes and merge."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Queries:
     # ---------------------------------------------------------------- lists of jobs
 
     async def list_jobs(self, wanted: JobFilter, page: Page) -> Found:
-        """Jobs queue by queue and state by state: ready order for waiting states, newest first for the others."""
+        """Jobs state by state and queue by queue: ready order where order matters, else newest first."""
         names = [wanted.queue] if wanted.queue else await self.queues.names()
         states = wanted.states or STATES
         sources = [
@@ -160,9 +160,7 @@ class Queries:
             Newest(self._reads, ("dead",), window), wanted.keep_dead(), page, (seen, skip)
         )
 
-    async def _dead_page(
-        self, index: Newest, keep: Keep | None, page: Page, progress: tuple[int, int]
-    ) -> Found:
+    async def _dead_page(self, index: Newest, keep: Keep | None, page: Page, progress: tuple[int, int]) -> Found:
         seen, skip = progress
         total = await index.size()
         found: list[JobRecord] = []
@@ -203,7 +201,7 @@ class Queries:
     # ---------------------------------------------------------------- looking before a claim
 
     async def look(self, queues: Sequence[str], now_ms: int) -> dict[str, bool]:
-        """Whether each queue has something to claim at ``now_ms``. Looks of one loop tick share a pipeline."""
+        """Whether each queue has something to claim at ``now_ms``; looks of one loop tick share a pipeline."""
         look = self._look
         if look is None:
             look = self._look = _Look()

@@ -34,9 +34,7 @@ class QueueReads:
         """The records of these queues, ``None`` for one that was never seen."""
         if not names:
             return []
-        wanted: list[Read] = [
-            (home_of(name, self._reads.homes), "GET", ("queue", name), ()) for name in names
-        ]
+        wanted: list[Read] = [(home_of(name, self._reads.homes), "GET", ("queue", name), ()) for name in names]
         return [_queue_of(data) for data in await self._reads.many(wanted)]
 
     async def record(self, name: str) -> QueueRecord | None:

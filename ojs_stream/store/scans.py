@@ -140,9 +140,7 @@ class Chain:
             passed += size
         answers = await self._reads.many(wanted) if wanted else []
         places = [
-            (read[0], member.decode())
-            for read, members in zip(wanted, answers, strict=True)
-            for member in members
+            (read[0], member.decode()) for read, members in zip(wanted, answers, strict=True) for member in members
         ]
         return await read_jobs(self._reads, places)
 
@@ -209,9 +207,7 @@ class Newest:
 
     def _top(self) -> int | None:
         tops = [
-            top
-            for top in (self._window.until, self._window.after and self._window.after[0])
-            if top is not None
+            top for top in (self._window.until, self._window.after and self._window.after[0]) if top is not None
         ]
         return min(tops) if tops else None
 
@@ -227,9 +223,7 @@ class Newest:
             after = self._window.after
             # Reversed, so that the newest is popped from the end.
             stream.entries = [
-                (score, member)
-                for member, score in reversed(pairs)
-                if after is None or (score, member) < after
+                (score, member) for member, score in reversed(pairs) if after is None or (score, member) < after
             ]
 
 

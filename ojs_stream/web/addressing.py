@@ -1,4 +1,4 @@
-"""Where a command for a job goes: the home in its id, and after a ``not_found`` the home that really has it."""
+"""Where a command for a job goes: the home in its id; after a ``not_found``, the home that really has it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def find_job(call: Call, job_id: str) -> tuple[int, JobRecord]:
 
 
 async def homes_of(call: Call, job_ids: tuple[str, ...]) -> dict[int, list[str]]:
-    """Job ids by the home in their bits; those whose bits name no home are looked up. Unknown ids are left out."""
+    """Job ids by the home in their bits; if that is none, it is looked up. Unknown ids are left out."""
     homes: dict[int, list[str]] = {}
     strange: list[str] = []
     for job_id in job_ids:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from msgspec import UnsetType
 
 from ojs_stream import stamp
 from ojs_stream.core.bodies import parse_object_or_nothing
@@ -86,9 +87,7 @@ async def list_queues(call: Call) -> web.Response:
     names, pagination = part_of(await call.ctx.queries.queues.names(), page)
     now_ms = stamp.now_ms()
     answers = await asyncio.gather(*(call.ctx.queries.queues.with_minutes(name, now_ms) for name in names))
-    items = [
-        _queue(call, name, record, minutes) for name, (record, minutes) in zip(names, answers, strict=True)
-    ]
+    items = [_queue(call, name, record, minutes) for name, (record, minutes) in zip(names, answers, strict=True)]
     return call.json({"items": items, "pagination": pagination})
 
 
@@ -140,12 +139,12 @@ async def list_jobs(call: Call) -> web.Response:
 
 
 async def get_job(call: Call) -> web.Response:
-    """GET /admin/jobs/{id} -> the bare job with ``metadata`` (its timeline), ``errors`` and ``retry_policy``."""
+    """GET /admin/jobs/{id} -> the bare job with ``metadata`` (timeline), ``errors``, ``retry_policy``."""
     _, record = await find_job(call, call.path("id"))
     more: dict[str, Any] = {"retry_policy": _policy(record.ctl.retry)}
     if not record.job.errors:
         more["errors"] = []
-    if record.extra is None or b'"metadata"' not in bytes(record.extra):
+    if isinstance(record.extra, UnsetType) or b'"metadata"' not in bytes(record.extra):
         more["metadata"] = _timeline(record)
     return call.answer(with_fields(public_json(record), **more))
 

@@ -53,9 +53,7 @@ async def is_resting(call: Call, worker_id: str) -> bool:
     if known and monotonic() - known[1] < KNOWN_FOR_S:
         return known[0]
     record = await call.ctx.queries.workers.record(worker_id)
-    return remember(
-        call.site, worker_id, record.directive if record else "", record.reported if record else ""
-    )
+    return remember(call.site, worker_id, record.directive if record else "", record.reported if record else "")
 
 
 def remember(site: Site, worker_id: str, directive: str, reported: str) -> bool:
@@ -68,7 +66,7 @@ def remember(site: Site, worker_id: str, directive: str, reported: str) -> bool:
 
 
 async def extend(call: Call, beat: BeatRequest, known: Extended) -> None:
-    """Extend the leases of a heartbeat into ``known``. ``UnavailableError`` if homes were asked and none answered."""
+    """Extend leases, noting them in ``known``. ``UnavailableError`` if no home answered."""
     await _extend_at(call, beat, await homes_of(call, beat.job_ids), known)
     done = {*known.extended, *known.cancelled}
     missing = [job_id for job_id in beat.job_ids if job_id not in done]
@@ -91,14 +89,10 @@ async def _elsewhere(call: Call, missing: list[str]) -> dict[int, list[str]]:
 
 async def _extend_at(call: Call, beat: BeatRequest, homes: dict[int, list[str]], known: Extended) -> None:
     known.asked += len(homes)
-    await asyncio.gather(
-        *(_extend_home(call, beat, (home, tuple(ids)), known) for home, ids in homes.items())
-    )
+    await asyncio.gather(*(_extend_home(call, beat, (home, tuple(ids)), known) for home, ids in homes.items()))
 
 
-async def _extend_home(
-    call: Call, beat: BeatRequest, share: tuple[int, tuple[str, ...]], known: Extended
-) -> None:
+async def _extend_home(call: Call, beat: BeatRequest, share: tuple[int, tuple[str, ...]], known: Extended) -> None:
     home, ids = share
     command = Extend(worker_id=beat.worker_id, job_ids=ids, visibility_ms=beat.visibility_ms, **call.base)
     try:
@@ -111,7 +105,7 @@ async def _extend_home(
 
 
 async def keep_record(call: Call, beat: BeatRequest, *, always: bool = False) -> str:
-    """The worker's directive; a ``beat`` is submitted only if the stored record is old or says something else."""
+    """The worker's directive; a ``beat`` is submitted only if the stored record is old or differs."""
     record = await call.ctx.queries.workers.record(beat.worker_id)
     if record and not always and not _stale(record, beat):
         directive = record.directive
@@ -145,7 +139,7 @@ def _command(call: Call, beat: BeatRequest) -> Beat:
 
 
 async def test_directive(call: Call, worker_id: str) -> str:
-    """The strongest ``meta.test_directive`` of the worker's active jobs: in production no job steers a worker."""
+    """The strongest ``meta.test_directive`` of its active jobs: in production no job steers a worker."""
     strongest = "running"
     for record in await call.ctx.queries.leases(worker_id):
         strongest = stronger(strongest, _directive_of(record))

@@ -1,4 +1,4 @@
-"""POST /workers/fetch: look, claim home by home, wait if asked, give back what a vanished client left behind."""
+"""POST /workers/fetch: look, claim home by home, wait if asked, give back what a vanished client left."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Claimed = list[tuple[int, bytes]]
 
 
 async def fetch(call: Call) -> web.Response:
-    """POST /workers/fetch ``{queues, count?, worker_id?, visibility_timeout_ms?, wait_ms?}`` -> ``{jobs: [...]}``."""
+    """POST /workers/fetch ``{queues, count?, worker_id?, wait_ms?, ...}`` -> ``{jobs: [...]}``, always 200."""
     limits = call.ctx.limits
     wanted = parse_claim(await call.body(), jobs_max=limits.fetch_jobs_max, wait_ms_max=limits.wait_ms_max)
     if wanted.worker_id and await is_resting(call, wanted.worker_id):
@@ -75,9 +75,7 @@ async def _worth_asking(call: Call, queues: tuple[str, ...]) -> list[str]:
     return [queue for queue in queues if seen.get(queue, True)]
 
 
-async def _claim_at(
-    call: Call, home: int, queues: tuple[str, ...], wanted: ClaimRequest, count: int
-) -> Claimed:
+async def _claim_at(call: Call, home: int, queues: tuple[str, ...], wanted: ClaimRequest, count: int) -> Claimed:
     command = Claim(
         queues=queues,
         count=count,
@@ -95,9 +93,7 @@ async def _claim_at(
     return [(home, bytes(raw)) for raw in raise_if_refused(outcome).jobs]
 
 
-async def _give_back_later(
-    call: Call, home: int, wanted: ClaimRequest, submitted: asyncio.Task[Outcome]
-) -> None:
+async def _give_back_later(call: Call, home: int, wanted: ClaimRequest, submitted: asyncio.Task[Outcome]) -> None:
     outcome = await submitted
     _give_back(call, wanted, [(home, bytes(raw)) for raw in outcome.jobs])
 

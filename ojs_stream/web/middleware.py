@@ -1,6 +1,6 @@
 """One wrapper around every handler: request id, version check, and every error as an envelope.
 
-A wrapper instead of aiohttp middlewares: it is built once per route and costs the hot path no chain of partials.
+A wrapper instead of aiohttp middlewares: it is built once per route and costs no chain of partials.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Site:
-    """What all views of a process share beside the context: rules for jobs, background work, worker knowledge."""
+    """What all views of a process share: rules for jobs, background work, knowledge of workers."""
 
     def __init__(self, context: Context) -> None:
         limits = context.limits
@@ -131,7 +131,7 @@ def guarded(site: Site, handler: Handler) -> Callable[[web.Request], Awaitable[w
         except (OjsError, web.HTTPException) as error:
             return respond_problem(problem_of(error, request_id), request_id, sdk=sdk)
         except Exception as error:
-            # The one boundary where everything is caught: a client must get an envelope, the log the traceback.
+            # The one place where everything is caught: the client gets an envelope, the log the traceback.
             log.exception("%s %s failed, request %s", request.method, request.path, request_id)
             return respond_problem(problem_of(error, request_id), request_id, sdk=sdk)
 

@@ -1,4 +1,4 @@
-"""Errors as HTTP: the only place that knows which code has which status, and the error envelope (OJS.md 2.2)."""
+"""Errors as HTTP: the only place that knows which code has which status, and the error envelope."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ _RULES: dict[str, _Rule] = {
     "rate_limited": _Rule(429, "Wait for the seconds in Retry-After, then repeat."),
     "QUEUE_FULL": _Rule(429, "Wait for the seconds in Retry-After, then repeat."),
     "internal_error": _Rule(500, "This is a defect of the server: report it with the request id."),
-    "backend_error": _Rule(
-        503, "Repeat after the seconds in Retry-After, with the same job id if you chose one."
-    ),
+    "backend_error": _Rule(503, "Repeat after the seconds in Retry-After, with the same job id if you chose one."),
 }
 _UNKNOWN_RULE = _Rule(422, "See the message.")
 _RETRYABLE = frozenset(("backend_error", "rate_limited", "QUEUE_FULL", "internal_error"))
@@ -84,7 +82,7 @@ def not_found(kind: str, name: str) -> RefusedError:
 
 
 def problem_of(error: Exception, request_id: str) -> Problem:
-    """What a client is told about an exception. What is not ours is a 500 that shows nothing of the inside."""
+    """What a client is told about an exception; what is not ours is a 500 that shows nothing."""
     if isinstance(error, RefusedError):
         status = status_of(error.code, error.kind)
         headers = {"Retry-After": "1"} if status == 429 else {}

@@ -40,7 +40,7 @@ async def get(call: Call) -> web.Response:
 
 
 async def stats(call: Call) -> web.Response:
-    """GET /queues/{name}/stats -> one body for every client (OJS.md 2.5); zeros for a queue that was never seen."""
+    """GET /queues/{name}/stats -> one body for every client (OJS.md 2.5); zeros for an unknown queue."""
     name = name_of(call)
     now_ms = stamp.now_ms()
     record, minutes = await call.ctx.queries.queues.with_minutes(name, now_ms)

@@ -1,8 +1,9 @@
-"""Requests: headers, body and query as checked values. Everything wrong is a ``RefusedError`` that says what."""
+"""Requests: headers, body and query as checked values; whatever is wrong is a ``RefusedError``."""
 
 from __future__ import annotations
 
 import re
+
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -39,7 +40,7 @@ def check_version(value: str) -> None:
 
 
 async def read_body(request: web.Request, bytes_max: int) -> bytes:
-    """The body, decompressed, within its bound; its declared type and encoding are checked if there is one."""
+    """The body, decompressed, within its bound; its type and encoding are checked if there is one."""
     content = request.content
     if content.at_eof():
         return b""
@@ -85,7 +86,7 @@ def _check_type(request: web.Request) -> None:
     if given.partition(";")[0].strip().lower() not in MEDIA_TYPES:
         raise RefusedError(
             "invalid_request",
-            f"Content-Type {given[:100]!r} is not accepted, send application/openjobspec+json or application/json",
+            f"Content-Type {given[:100]!r} is not accepted, send application/openjobspec+json",
             details={"header": "Content-Type"},
         )
 

@@ -41,7 +41,7 @@ def respond_problem(problem: Problem, request_id: str, *, sdk: bool) -> web.Resp
 
 
 def job_body(raw: bytes, **more: Any) -> bytes:
-    """``{"job": J, "id", "type", "state", "queue", ...}``: the twins at the top are for the CLI, which reads them there."""
+    """``{"job": J, "id", "type", "state", "queue"}``: the CLI reads the twins at the top (CLIENTS.md 4)."""
     job = with_fields(raw, **more) if more else raw
     return b'{"job":' + job + b"," + head_of(raw) + b"}"
 
@@ -52,7 +52,7 @@ def with_fields(raw: bytes, **more: Any) -> bytes:
 
 
 def head_of(raw: bytes) -> bytes:
-    """``"id":...,"type":...,"state":...,"queue":...`` of a whole job: its first fields, in the order of ``Job``.
+    """``"id":...,"type":...,"state":...,"queue":...`` of a whole job: its first fields, ordered as ``Job``.
 
     None of them can hold a quote, so the first ``,"args":`` is the real one.
     """

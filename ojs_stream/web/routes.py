@@ -1,4 +1,4 @@
-"""The table of routes. ``setup`` puts them on an aiohttp application; the manifest is made from the same table."""
+"""The table of routes: ``setup`` puts them on an aiohttp application, the manifest is made from it."""
 
 from __future__ import annotations
 
@@ -142,8 +142,7 @@ def _fallback(table: list[Route]) -> Handler:
     for route in table:
         methods.setdefault(route.path, set()).add(route.method)
     patterns = [
-        (re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), tuple(sorted(known)))
-        for path, known in methods.items()
+        (re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), tuple(sorted(known))) for path, known in methods.items()
     ]
 
     async def fallback(call: Call) -> web.Response:

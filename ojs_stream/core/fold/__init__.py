@@ -82,7 +82,7 @@ class RecordFold:
         while self._next < len(self._commands):
             command = self._commands[self._next]
             if isinstance(command, BadCommand):
-                _bury(self._world, command.data, command.reason, self._offset)
+                _refuse_bad(self._world, command, self._offset)
             else:
                 _fold(self._world, command, self._offset)
             self._world.settle()
@@ -132,6 +132,23 @@ def _handle(world: World, command: c.AnyCommand) -> Outcome | None:
     if command.epoch < world.epoch and (command.source or isinstance(command, c.Promote)):
         return Outcome(code="conflict", message="The command is of an epoch before the last reset.")
     return HANDLERS[type(command)](world, command)
+
+
+class _Probe(msgspec.Struct):
+    submit: str = ""
+
+
+_probe_decoder = msgspec.json.Decoder(_Probe)
+
+
+def _refuse_bad(world: World, bad: BadCommand, offset: int) -> None:
+    """Put it aside; if it says who waits for it, nobody waits in vain."""
+    _bury(world, bad.data, bad.reason, offset)
+    try:
+        submit = _probe_decoder.decode(bad.data).submit
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
+    world.reply(submit, Outcome(code="backend_error", message=f"The command was put aside: {bad.reason}"))
 
 
 def _bury(world: World, data: bytes, reason: str, offset: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Raw, structs
+from msgspec import UNSET, Raw, structs
 
 from ojs_stream.core.commands import Activate, Adopt, Cancel, Command, DeleteDead, Promote, RetryDead
 from ojs_stream.core.fold.jobs import (
@@ -122,9 +122,9 @@ def _revived(world: World, record: JobRecord, command: RetryDead) -> JobRecord:
     }
     if command.queue:
         job["queue"] = command.queue
-    if command.args is not None:
+    if command.args is not UNSET:
         job["args"] = command.args
-    if command.meta is not None:
+    if command.meta is not UNSET:
         job["meta"] = command.meta
     if command.priority is not None:
         job["priority"] = command.priority

@@ -1,0 +1,145 @@
+"""An independent recount: from the stored job records alone, what every index and counter must be.
+
+It reads JSON and shares no code with the fold: not the records' types, not the scores, not the keys' functions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+Dump = dict[str, Any]
+STATES = ("available", "active", "scheduled", "retryable", "pending", "completed", "cancelled", "discarded")
+FINAL = {"completed": "completed_ms", "cancelled": "cancelled_ms", "discarded": "discarded_ms"}
+
+
+def recount(dump: Dump) -> list[str]:
+    """Everything that is wrong in one home, as sentences; empty when all adds up."""
+    return [*_indexes(dump), *_counters(dump), *_watched(dump), *_sequences(dump)]
+
+
+def recount_all(dumps: Sequence[Dump]) -> list[str]:
+    """As ``recount`` for all homes, and what homes hold for each other."""
+    problems = [f"home {home}: {text}" for home, dump in enumerate(dumps) for text in recount(dump)]
+    return problems + _references(dumps)
+
+
+def jobs(dump: Dump) -> dict[str, dict[str, Any]]:
+    """id -> record, without the notes of jobs that moved."""
+    found = {name[4:]: json.loads(data) for name, data in dump.items() if name.startswith("job:")}
+    return {job_id: record for job_id, record in found.items() if "moved" not in record}
+
+
+def _kind(dump: Dump, kind: str) -> dict[str, dict[str, Any]]:
+    return {
+        name[len(kind) + 1 :]: json.loads(data) for name, data in dump.items() if name.startswith(kind + ":")
+    }
+
+
+def _wanted(dump: Dump) -> dict[str, dict[str, int]]:
+    wanted: dict[str, dict[str, int]] = defaultdict(dict)
+    for job_id, record in jobs(dump).items():
+        job, ctl = record["job"], record["ctl"]
+        wanted[f"state:{job['queue']}:{job['state']}"][job_id] = _place(job, ctl)
+        for index, deadline in _deadline(job, ctl):
+            wanted[f"due:{index}"][job_id] = deadline
+        if job["state"] == "active" and job.get("worker_id"):
+            wanted[f"leases:{job['worker_id']}"][job_id] = ctl["since"]
+        if ctl.get("dead") and job["state"] == "discarded":
+            wanted["dead"][job_id] = ctl["since"]
+    for worker_id, worker in _kind(dump, "worker").items():
+        wanted["workers"][worker_id] = worker["beat"]
+        silent = worker.get("silent", False)
+        patience = worker.get("keep_ms", 86_400_000) if silent else worker.get("dead_after_ms", 30_000)
+        wanted["due:reap"][f"worker:{worker_id}"] = worker["beat"] + patience
+    for stage_id, stage in _kind(dump, "stage").items():
+        wanted["due:reap"][f"stage:{stage_id}"] = stage["deadline"]
+    for name in _kind(dump, "queue"):
+        wanted["queues"][name] = 0
+    return dict(wanted)
+
+
+def _place(job: dict[str, Any], ctl: dict[str, Any]) -> int:
+    if job["state"] == "available":
+        return int((100 - job["priority"]) * 17_592_186_044_416 + ctl["sequence"])
+    if job["state"] in ("scheduled", "retryable"):
+        return int(ctl["due"])
+    return int(ctl["since"])
+
+
+def _deadline(job: dict[str, Any], ctl: dict[str, Any]) -> list[tuple[str, int]]:
+    state = job["state"]
+    ends = [ctl["expires"]] if ctl.get("expires") else []
+    total = ctl["created"] + ctl["total_timeout_ms"] if ctl.get("total_timeout_ms") else 0
+    totals = [total] if total else []
+    if state in ("scheduled", "retryable"):
+        return [("run", min([ctl["due"], *ends, *totals]))]
+    if state == "active":
+        return [("reap", min([ctl["lease"], ctl["timeout_at"], *totals]))]
+    if state == "available":
+        return [("reap", min(ends + totals))] if ends + totals else []
+    if state in FINAL:
+        keep = ctl["retention"]["dead_ms" if state == "discarded" and ctl.get("dead") else FINAL[state]]
+        return [("reap", ctl["since"] + keep)] if keep >= 0 else []
+    return []
+
+
+def _indexes(dump: Dump) -> list[str]:
+    stored = {name: content for name, content in dump.items() if isinstance(content, dict) and name != "events"}
+    wanted = _wanted(dump)
+    problems = []
+    for name in sorted(stored.keys() | wanted.keys()):
+        have, want = stored.get(name, {}), wanted.get(name, {})
+        problems.extend(
+            f"{name} has {member!r} at {have.get(member)}, the records say {want.get(member)}"
+            for member in sorted(have.keys() | want.keys())
+            if have.get(member) != want.get(member)
+        )
+    return problems
+
+
+def _counters(dump: Dump) -> list[str]:
+    found: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(STATES, 0))
+    for record in jobs(dump).values():
+        found[record["job"]["queue"]][record["job"]["state"]] += 1
+    queues = _kind(dump, "queue")
+    problems = [f"queue {name} has jobs and no record" for name in found.keys() - queues.keys()]
+    for name, queue in queues.items():
+        have = {state: queue.get("counts", {}).get(state, 0) for state in STATES}
+        if have != found[name]:
+            problems.append(f"queue {name} counts {have}, there are {found[name]}")
+    return problems
+
+
+def _watched(dump: Dump) -> list[str]:
+    if "home" not in dump:
+        return []
+    want = sum(record["job"]["state"] == "active" for record in jobs(dump).values())
+    want += sum(not worker.get("silent", False) for worker in _kind(dump, "worker").values())
+    have = json.loads(dump["home"]).get("watched", 0)
+    return [] if have == want else [f"home watches {have}, there is {want} to watch"]
+
+
+def _sequences(dump: Dump) -> list[str]:
+    last = json.loads(dump["home"]).get("sequence", 0) if "home" in dump else 0
+    ready = [r["ctl"]["sequence"] for r in jobs(dump).values() if r["job"]["state"] == "available"]
+    problems = [f"two jobs have sequence {one}" for one in set(ready) if ready.count(one) > 1]
+    return problems + [f"sequence {one} is above the home's {last}" for one in ready if one > last]
+
+
+def _references(dumps: Sequence[Dump]) -> list[str]:
+    problems = []
+    homes = [jobs(dump) for dump in dumps]
+    for home, dump in enumerate(dumps):
+        for job_id in _kind(dump, "id"):
+            if not any(job_id in at for at in homes) and not any(_kind(each, "stage") for each in dumps):
+                problems.append(f"home {home} holds id {job_id}, and there is no such job")
+        for job_id, note in _kind(dump, "job").items():
+            if "moved" in note and not any(job_id in at for at in homes):
+                problems.append(f"home {home} says that {job_id} moved to {note['moved']}: it is nowhere")
+    for job_id in {job_id for at in homes for job_id in at}:
+        if sum(job_id in at for at in homes) > 1:
+            problems.append(f"job {job_id} is at more than one home")
+    return problems
