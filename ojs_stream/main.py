@@ -143,3 +143,4 @@ def _load() -> OjsApp:
 
 
 app = _load()
+sys.setswitchinterval(0.0005)

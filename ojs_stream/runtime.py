@@ -41,6 +41,7 @@ from ojs_stream.store.reads import Positions, Reads
 from ojs_stream.store.redis import RedisStore
 from ojs_stream.timers.ticker import Ticker
 from ojs_stream.web.context import Context, Limits
+from ojs_stream.web.routes import setup
 
 log = structlog.get_logger(__name__)
 
@@ -129,10 +130,9 @@ class Runtime:
                 pack_bytes_max=settings.pack_bytes_max,
                 packs_in_flight_max=settings.packs_in_flight,
             ),
-            poll_outcomes=self._poll_outcomes,
-            read_mark=self._read_mark,
+            lookups=self,
         )
-        self.work = Work(self.homes, lambda home: self.engine.owners.get(home))
+        self.work = Work(self.homes, self._owner)
         self.mirrors = Mirrors(
             self.topics, self.mirror_producer, self._declare_mirrors, key_is_queue=settings.kafka_use_queue_key
         )
@@ -145,7 +145,7 @@ class Runtime:
             open_reader=lambda: LogReader.open(settings.kafka_brokers),
             gateway=self.gateway,
             positions=self.positions,
-            wake=lambda: self.engine.wake(),
+            wake=self._wake,
             on_commit=self._on_commit,
             on_event=self.mirrors.on_event if settings.kafka_queue_topics else None,
             publish=self._publish,
@@ -184,8 +184,6 @@ class Runtime:
         )
 
     async def _start(self, app: web.Application) -> None:
-        from ojs_stream.web.routes import setup
-
         if self.settings.kafka_queue_topics:
             await self.mirror_producer.start()
         setup(app, self.context())
@@ -275,6 +273,12 @@ class Runtime:
 
     # -- hooks --------------------------------------------------------------------------------------------
 
+    def _owner(self, home: int) -> Owner | None:
+        return self.engine.owners.get(home)
+
+    def _wake(self) -> None:
+        self.engine.wake()
+
     def _on_commit(self, owner: Owner, world: World) -> None:
         self.work.committed(owner, world)
 
@@ -317,7 +321,8 @@ class Runtime:
             self.gateway.resolve(submit, outcome)
         self.gateway.applied(message.home, message.applied)
 
-    async def _poll_outcomes(self, late: list[tuple[int, str]]) -> list[Outcome | None]:
+    async def outcomes(self, late: list[tuple[int, str]]) -> list[Outcome | None]:
+        """For the gateway: outcomes that another worker has stored; tells it positions in passing."""
         homes = sorted({home for home, _ in late})
         pipe = self.redis.pipeline(transaction=False)
         for home in homes:
@@ -335,12 +340,13 @@ class Runtime:
         found = answers[len(homes) :]
         return [None if data is None else _outcome_decoder.decode(data) for data in found]
 
-    async def _read_mark(self, home: int, source: int) -> int:
-        owner = self.engine.owners.get(home)
+    async def mark(self, destination: int, source: int) -> int:
+        """For the gateway: how far ``destination`` has folded the messages of ``source``."""
+        owner = self.engine.owners.get(destination)
         if owner is not None and owner.live:
             return owner.state.marks.get(str(source), 0)
         try:
-            data = await self.redis.get(keys.home_state(self.settings.namespace, home))
+            data = await self.redis.get(keys.home_state(self.settings.namespace, destination))
         except (RedisError, OSError, TimeoutError) as error:
             raise UnavailableError(f"Redis does not answer: {error}") from error
         return 0 if data is None else _state_decoder.decode(data).marks.get(str(source), 0)

@@ -129,9 +129,7 @@ class Settings:
         "REDIS_URL", "redis://localhost:6379/0", _redis_url, meaning="The Redis with the state."
     )
     port: int = _setting("OJS_PORT", "8080", _whole(1, _PORT_MAX), meaning="TCP port of the HTTP API.")
-    host: str = _setting(
-        "OJS_HOST", "127.0.0.1", _host, meaning="Address to listen on; 0.0.0.0 for all of them."
-    )
+    host: str = _setting("OJS_HOST", "127.0.0.1", _host, meaning="Address to listen on; 0.0.0.0 for all of them.")
     namespace: str = _setting(
         "OJS_NAMESPACE",
         "ojs",
@@ -330,9 +328,7 @@ class Settings:
                 "OJS_KAFKA_EVENTS_ENABLED is 0, but events are part of every commit and stay on: unset it."
             )
         if self.test_mode and self.host not in {"127.0.0.1", "localhost", "::1"}:
-            said.append(
-                f"OJS_TEST_MODE is 1 and OJS_HOST is {self.host}: anybody there can delete every job."
-            )
+            said.append(f"OJS_TEST_MODE is 1 and OJS_HOST is {self.host}: anybody there can delete every job.")
         if self.kafka_use_queue_key and not self.kafka_queue_topics:
             said.append("OJS_KAFKA_USE_QUEUE_KEY has no effect without OJS_KAFKA_QUEUE_TOPICS=1.")
         return said

@@ -120,7 +120,7 @@ class Engine:
             return
         for owner, failed in taken:
             if owner.continues(failed):
-                again = HomeRound(owner.state, failed.entries, homes=self._wiring.homes, expected=failed.expected)
+                again = owner.round_over(failed.entries)
                 await self._round([(owner, again)])
 
     async def _commit(self, taken: Taken) -> None:

@@ -23,7 +23,7 @@ from ojs_stream import stamp
 from ojs_stream.core.commands import Genesis
 from ojs_stream.core.fold import BadCommand
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import HomeState
+from ojs_stream.core.records import HomeState, Key, Record
 from ojs_stream.core.world import Message, NumberedEvent, World
 from ojs_stream.errors import FencedError, LogRefusedError, UnavailableError
 from ojs_stream.log.codec import decode_pack
@@ -40,6 +40,7 @@ log = structlog.get_logger(__name__)
 
 BUFFER_RECORDS_MAX = 20_000
 """Beyond it live records are dropped and read again from the log: bounded memory, nothing lost."""
+KNOWN_RECORDS_MAX = 20_000
 ROUND_RECORDS_MAX = 64
 ROUND_BYTES_MAX = 8 * 1024 * 1024
 UNSENT_EVENTS_MAX = 8_000
@@ -136,6 +137,7 @@ class Owner:
         self._outbox: Outbox | None = None
         self._held: list[Message] = []
         self._holding = True
+        self._known: dict[Key, Record | None] = {}
         self._releasing: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self.deadlines: dict[str, int | None] = {"run": None, "reap": None}
@@ -229,7 +231,11 @@ class Owner:
     def round_of(self, records: Sequence[LogRecord]) -> HomeRound:
         """A round over records, on the state of the last commit."""
         entries = [entry_of(record) for record in records]
-        return HomeRound(self.state, entries, homes=self._wiring.homes, expected=self.applied)
+        return self.round_over(entries)
+
+    def round_over(self, entries: Sequence[LogEntry]) -> HomeRound:
+        """A round over decoded records."""
+        return HomeRound(self.state, entries, homes=self._wiring.homes, expected=self.applied, known=self._known)
 
     def continues(self, done: HomeRound) -> bool:
         """Whether the round was made on what this owner holds now: a recovery in between makes it void."""
@@ -252,7 +258,7 @@ class Owner:
     def _somebody_waits(self, done: HomeRound) -> Callable[[str], bool]:
         """Outcomes are stored for views of other workers, while these can still be waiting."""
         if done.entries[-1].now < stamp.now_ms() - OUTCOME_AGE_MS_MAX:
-            return lambda submit: False
+            return lambda _submit: False
         return lambda submit: not self._wiring.gateway.is_own(submit)
 
     def committed(self, done: HomeRound) -> None:
@@ -267,9 +273,16 @@ class Owner:
             self._held.extend(world.messages)
         else:
             self._outbox.add(messages=world.messages)
+        self._remember(world)
         self._wiring.on_commit(self, world)
         self.answer(world.replies)
         self._wiring.gateway.applied(self.home, self.applied)
+
+    def _remember(self, world: World) -> None:
+        """Queues and minutes are touched by every round: the only writer need not read them again."""
+        if world.blank or len(self._known) > KNOWN_RECORDS_MAX:
+            self._known.clear()
+        self._known.update((key, record) for key, record in world.changed.items() if key[0] in ("queue", "minute"))
 
     def answer(self, replies: list[tuple[str, Outcome]]) -> None:
         """Resolve views of this worker, tell those of others."""
@@ -312,6 +325,10 @@ class Owner:
                 log.exception("home failed to recover", home=self.home)
                 await asyncio.sleep(REFUSED_RETRY_S)
 
+    def _is_closed(self) -> bool:
+        """The flag after a wait: it may have changed meanwhile, which mypy cannot know of an attribute."""
+        return self.closed
+
     def _refuse(self, reason: str) -> None:
         if not self.closed:
             self.phase = "refused"
@@ -324,6 +341,7 @@ class Owner:
         self.recoveries += 1
         self._drop_buffer()
         self._held, self._holding = [], True
+        self._known.clear()
         self._close_outbox()
         async with self._wiring.open_reader() as reader:
             await self._find_position(reader)
@@ -428,7 +446,7 @@ class Owner:
             return
         done = self.round_of(records)
         await fold_rounds(self._wiring.store, [done])
-        if self.closed:
+        if self._is_closed():
             return
         commit, trimmed = self.commit_of(done)
         (error,) = await self._wiring.store.commit([commit])

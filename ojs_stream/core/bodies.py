@@ -5,6 +5,7 @@ A wrong type is a 400 ``invalid_request`` that names the field; what is not JSON
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -33,6 +34,7 @@ FAILURE_BYTES_MAX = 262_144
 """Bound on the ``error`` of a nack: a job remembers its last failures."""
 
 LABELS_BYTES_MAX = 65_536
+_WORD = re.compile(r"[a-z][a-z_]{0,31}")
 
 Body = TypeVar("Body", bound=Struct)
 Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
@@ -350,6 +352,8 @@ def _error_class(details: Raw | UnsetType) -> str:
 
 
 def _bounded(given: _BeatBody) -> None:
+    if given.state and not _WORD.fullmatch(given.state):
+        raise bad_field("state", "must be a word such as running, quiet, terminate or drain")
     if given.queues is not None and len(given.queues) > QUEUES_MAX:
         raise bad_field("queues", f"must have at most {QUEUES_MAX} names")
     if given.labels is not UNSET:

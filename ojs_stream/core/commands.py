@@ -154,11 +154,15 @@ class Extend(Command, frozen=True, kw_only=True, omit_defaults=True, tag="extend
 
 
 class Cancel(Command, frozen=True, kw_only=True, omit_defaults=True, tag="cancel"):
+    """A client wants the job ended, whatever it does."""
+
     job_id: str
     reason: str = ""
 
 
 class Activate(Command, frozen=True, kw_only=True, omit_defaults=True, tag="activate"):
+    """A pending job may be worked on."""
+
     job_id: str
 
 
@@ -177,10 +181,14 @@ class Tick(Command, frozen=True, kw_only=True, omit_defaults=True, tag="tick"):
 
 
 class Pause(Command, frozen=True, kw_only=True, omit_defaults=True, tag="pause"):
+    """No more claims from a queue."""
+
     queue: str
 
 
 class Resume(Command, frozen=True, kw_only=True, omit_defaults=True, tag="resume"):
+    """Claims from a queue again."""
+
     queue: str
 
 
@@ -231,6 +239,8 @@ class RetryDead(Command, frozen=True, kw_only=True, omit_defaults=True, tag="ret
 
 
 class DeleteDead(Command, frozen=True, kw_only=True, omit_defaults=True, tag="delete_dead"):
+    """Forget a dead letter."""
+
     job_id: str
 
 

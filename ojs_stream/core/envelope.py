@@ -19,7 +19,9 @@ from ojs_stream.errors import RefusedError
 JSON_DEPTH_MAX = 64
 """Default bound on nested arrays and objects (DESIGN.md section 13)."""
 _INT_DIGITS_MAX = 18
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 _raw_object = msgspec.json.Decoder(dict[str, Raw])
 _raw_array = msgspec.json.Decoder(list[Raw])
 
@@ -45,25 +47,26 @@ def too_large(code: str, what: str, size: int, bound: int) -> RefusedError:
 
 
 def check_depth(body: bytes, depth_max: int = JSON_DEPTH_MAX) -> None:
-    """Refuse a body nested deeper than ``depth_max``, before any parser recurses into it."""
+    """Refuse valid JSON that is nested deeper than ``depth_max``.
+
+    Few brackets cannot be deep: that answers for almost every job. Otherwise each pass takes the innermost
+    pairs away, at the speed of ``bytes.replace``.
+    """
     if body.count(b"[") + body.count(b"{") <= depth_max:
         return
-    depth = 0
-    for byte in _STRINGS.sub(b"", body):
-        if byte in b"[{":
-            depth += 1
-            if depth > depth_max:
-                raise bad_payload(f"the body is nested deeper than {depth_max} levels")
-        elif byte in b"]}":
-            depth -= 1
+    brackets = _STRINGS.sub(b"", body).translate(_ONE_KIND, _NO_BRACKET)
+    for _ in range(depth_max):
+        brackets = brackets.replace(b"[]", b"")
+    if brackets:
+        raise bad_payload(f"the body is nested deeper than {depth_max} levels")
 
 
-def load_values(body: bytes, depth_max: int = JSON_DEPTH_MAX) -> Any:
-    """The values of a JSON text that is strictly valid (UTF-8, no NaN, no lone surrogate, not too deep)."""
+def load_values(body: bytes) -> Any:
+    """The values of a JSON text that is strictly valid: UTF-8, no NaN, no lone surrogate, bounded depth."""
     if not body or body.isspace():
         raise bad_payload("the body is empty, a JSON object is expected")
-    check_depth(body, depth_max)
     try:
+        # orjson has a depth limit of its own (1,024), so that it is safe to let it look first.
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         if "infinity" in str(error):
@@ -72,10 +75,12 @@ def load_values(body: bytes, depth_max: int = JSON_DEPTH_MAX) -> Any:
 
 
 def load_object(body: bytes, depth_max: int = JSON_DEPTH_MAX) -> tuple[Values, Raws]:
-    """The top level of a JSON object, as values and as raw slices."""
-    values = load_values(body, depth_max)
+    """The top level of a JSON object, as values and as raw slices; depth 0: the caller checks the parts."""
+    values = load_values(body)
     if type(values) is not dict:
         raise bad_payload("the body must be a JSON object")
+    if depth_max:
+        check_depth(body, depth_max)
     return values, raw_object(body)
 
 
@@ -83,7 +88,7 @@ def raw_object(data: bytes | Raw) -> Raws:
     """The top level of an object that is already known to be valid, as raw slices."""
     try:
         return _raw_object.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise bad_payload(f"the body is not valid JSON: {error}") from None
 
 
@@ -91,7 +96,7 @@ def raw_array(data: bytes | Raw) -> list[Raw]:
     """The elements of an array that is already known to be valid, as raw slices."""
     try:
         return _raw_array.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise bad_payload(f"the body is not valid JSON: {error}") from None
 
 
@@ -105,7 +110,7 @@ def _load_wide(body: bytes) -> Any:
     try:
         values = json.loads(body.decode(), parse_int=_bounded_int, parse_constant=_no_constant)
         json.dumps(values, ensure_ascii=False).encode()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise bad_payload(f"the body is not valid JSON: {error}") from None
     return values
 

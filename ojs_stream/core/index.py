@@ -70,3 +70,8 @@ class Index:
 
     def __len__(self) -> int:
         return len(self._order)
+
+    @property
+    def loaded(self) -> int:
+        """How many entries of the store are in the window, whatever the round made of them."""
+        return len(self._loaded)

@@ -71,11 +71,16 @@ def check_worker(value: Any, name: str = "worker_id") -> str:
     return value
 
 
+def speaks(version: str) -> bool:
+    """Whether this server speaks a version of the specification: every 1.x."""
+    return version == "1.0" or _SPECVERSION.fullmatch(version) is not None
+
+
 def check_specversion(value: Any) -> None:
     """Every 1.x is spoken here; anything else is ``unsupported``."""
     if type(value) is not str:
         raise bad_field("specversion", "must be a string")
-    if not _SPECVERSION.fullmatch(value):
+    if not speaks(value):
         raise RefusedError(
             "unsupported",
             f"specversion {value[:32]!r} is not supported, this server speaks 1.0",

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-
 Awaited = tuple[int, int, int]
 """(source home, destination home, number) of a message."""
 

@@ -309,7 +309,7 @@ def _worker_entries(worker: WorkerRecord) -> Entries:
     }
 
 
-def entries_of(key: Key, record: Record | None) -> Entries:
+def entries_of(record: Record | None) -> Entries:
     """Every index entry that follows from a record."""
     if isinstance(record, JobRecord):
         return _job_entries(record)

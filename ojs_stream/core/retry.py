@@ -49,7 +49,7 @@ def _raw_delay(policy: RetryPolicy, attempt: int) -> float:
     try:
         match policy.strategy:
             case "exponential":
-                return policy.initial_ms * policy.coefficient ** (attempt - 1)
+                return float(policy.initial_ms * policy.coefficient ** (attempt - 1))
             case "linear":
                 return float(policy.initial_ms * attempt)
             case "constant":

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-State = Literal[
-    "scheduled", "available", "pending", "active", "completed", "retryable", "cancelled", "discarded"
-]
+State = Literal["scheduled", "available", "pending", "active", "completed", "retryable", "cancelled", "discarded"]
 STATES: tuple[State, ...] = get_args(State)
 TERMINAL: frozenset[State] = frozenset({"completed", "cancelled", "discarded"})
 

@@ -21,6 +21,7 @@ from ojs_stream.core.envelope import (
     Values,
     bad_field,
     bad_payload,
+    check_depth,
     encode_object,
     load_object,
     raw_array,
@@ -83,7 +84,7 @@ def parse_job(body: bytes, rules: Rules, new_id: NewId) -> NewJob:
 
 def parse_batch(body: bytes, rules: Rules, new_id: NewId) -> tuple[NewJob, ...]:
     """The jobs of ``{"jobs": [...]}``, in order; a bad one refuses all and is named by ``details.index``."""
-    values, raws = load_object(body, rules.json_depth_max + 2)
+    values, raws = load_object(body, 0)
     jobs = values.get("jobs")
     if type(jobs) is not list or not jobs:
         raise bad_field("jobs", "must be a non-empty array of jobs")
@@ -106,6 +107,7 @@ def _batch_job(index: int, values: Any, raw: Raw, rules: Rules, new_id: NewId) -
         size = memoryview(raw).nbytes
         if size > rules.envelope_bytes_max:
             raise too_large("PayloadTooLarge", f"jobs[{index}]", size, rules.envelope_bytes_max)
+        check_depth(bytes(raw), rules.json_depth_max)
         return _job(values, raw_object(raw), rules, new_id)
     except RefusedError as error:
         error.details.setdefault("index", index)

@@ -6,7 +6,7 @@ command, or one that needs more loaded, leaves no trace.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -110,7 +110,7 @@ class _Savepoint(msgspec.Struct):
 class World:
     """One home during one round."""
 
-    def __init__(self, state: HomeState, *, homes: int) -> None:
+    def __init__(self, state: HomeState, *, homes: int, known: Mapping[Key, Record | None] | None = None) -> None:
         self.homes = homes
         self.home = state.home
         self.log_id = state.log_id
@@ -127,6 +127,8 @@ class World:
         self.blank = False
         """After a reset: what is not in memory does not exist."""
         self.wiped: frozenset[str] = frozenset()
+        self.forgotten = 0
+        """After a reset: events up to this number are published, but no longer kept."""
         self.all_keys: frozenset[str] | None = None
         self.events: list[NumberedEvent] = []
         self.effects: list[NumberedEffect] = []
@@ -135,7 +137,7 @@ class World:
         """(submit, outcome): who waits for what"""
         self.indexes: dict[Key, Index] = {}
         self.changed: dict[Key, Record | None] = {}
-        self._records: dict[Key, Record | None] = {}
+        self._records: dict[Key, Record | None] = dict(known or ())
         self._tallies: dict[tuple[str, str, str], int] = {}
         self._journal: list[tuple[Any, ...]] = []
 
@@ -212,6 +214,10 @@ class World:
         elif not known.complete:
             known.extend(loaded, complete=complete)
 
+    def absent(self, key: Key) -> None:
+        """A record that cannot exist yet (a new job's id is unique): nothing is read to learn it."""
+        self._records.setdefault(key, None)
+
     def missing(self, needs: Needs) -> Needs:
         """The part of ``needs`` that is not in memory yet."""
         left = Needs()
@@ -222,7 +228,7 @@ class World:
         left.follow = needs.follow
         for index, count in needs.heads.items():
             known = self.indexes.get(index)
-            if known is None or (not known.complete and len(known) < count):
+            if known is None or (not known.complete and known.loaded < count):
                 left.heads[index] = count
         return left
 
@@ -289,7 +295,8 @@ class World:
         found = view.head(count) if view is not None else ([] if self.blank else None)
         if found is None:
             needs = Needs()
-            needs.head(index, max(2 * count, count + 64))
+            # The round may have emptied the window: more means more than the store has given so far.
+            needs.head(index, (view.loaded if view is not None else 0) + max(2 * count, count + 64))
             raise NeedMore(needs)
         return found
 
@@ -300,7 +307,7 @@ class World:
         before = self.get(key)
         self._assign(self._records, key, record)
         self._assign(self.changed, key, record)
-        old, new = entries_of(key, before), entries_of(key, record)
+        old, new = entries_of(before), entries_of(record)
         for index, (member, _) in old.items():
             if index not in new:
                 self._move(index, member, None)
@@ -409,6 +416,7 @@ class World:
             needs.everything = True
             raise NeedMore(needs)
         self.wiped = self.all_keys
+        self.forgotten = self.event_number
         self.blank = True
         for container in (self._records, self.indexes, self.changed, self._tallies):
             container.clear()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
@@ -62,6 +62,16 @@ class Producer(Protocol):
 
     def stalled_s(self) -> float:
         """How long the oldest produce has been waiting for its acknowledgement."""
+
+
+class Lookups(Protocol):
+    """What a gateway asks of the store when nobody has told it."""
+
+    async def outcomes(self, late: list[tuple[int, str]]) -> list[Outcome | None]:
+        """Outcomes of (home, submit) that another worker's round has stored, as far as they are there."""
+
+    async def mark(self, destination: int, source: int) -> int:
+        """The highest message of ``source`` that ``destination`` has folded."""
 
 
 class _Waiting(Struct):
@@ -170,16 +180,14 @@ class Gateway:
         homes: int,
         topic: str,
         producer: Producer,
+        lookups: Lookups,
         bounds: Bounds | None = None,
-        poll_outcomes: Callable[[list[tuple[int, str]]], Awaitable[list[Outcome | None]]],
-        read_mark: Callable[[int, int], Awaitable[int]],
     ) -> None:
         self.instance = instance
         self.bounds = bounds or Bounds()
         self._topic = topic
         self._producer = producer
-        self._poll_outcomes = poll_outcomes
-        self._read_mark = read_mark
+        self._lookups = lookups
         self._packers = [Packer(home, self) for home in range(homes)]
         self._submits: dict[str, _Waiting] = {}
         self._numbers = 0
@@ -337,14 +345,15 @@ class Gateway:
             return
         waiting.future.set_exception(
             UnavailableError(
-                f"Home {home} did not apply the command within {self.bounds.deadline_s:g} s: its outcome is unknown.",
+                f"Home {home} did not apply the command within {self.bounds.deadline_s:g} s: "
+                "its outcome is unknown.",
                 unknown=True,
             )
         )
 
     async def _poll(self, late: list[tuple[int, str]]) -> None:
         try:
-            outcomes = await self._poll_outcomes(late)
+            outcomes = await self._lookups.outcomes(late)
         except UnavailableError:
             return
         for (_, submit), outcome in zip(late, outcomes, strict=True):
@@ -356,7 +365,7 @@ class Gateway:
         for source, destination, number in awaits:
             while monotonic() < until:
                 try:
-                    if await self._read_mark(destination, source) >= number:
+                    if await self._lookups.mark(destination, source) >= number:
                         break
                 except UnavailableError:
                     return

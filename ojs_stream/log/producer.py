@@ -280,9 +280,7 @@ class LogProducer:
     async def _known(self, line: _Line, place: TopicPartition) -> None:
         """Ask first, since aiokafka would only assert that the partition exists."""
         if place.partition not in await line.producer.partitions_for(place.topic):
-            raise UnavailableError(
-                f"Topic {place.topic} has no partition {place.partition}.", retry_after_s=5
-            )
+            raise UnavailableError(f"Topic {place.topic} has no partition {place.partition}.", retry_after_s=5)
 
     async def _post_all(self) -> None:
         while self._posts:

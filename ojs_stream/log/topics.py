@@ -125,9 +125,7 @@ async def declare(bootstrap: str, topics: Topics, *, partitions: int | None, wai
     ``UnavailableError`` when Kafka was not there, or not ready, for ``wait_s`` seconds.
     """
     if partitions is not None and not 1 <= partitions <= HOMES_MAX:
-        raise LogRefusedError(
-            f"A log has 1 to {HOMES_MAX} partitions, not {partitions}: change OJS_PARTITIONS."
-        )
+        raise LogRefusedError(f"A log has 1 to {HOMES_MAX} partitions, not {partitions}: change OJS_PARTITIONS.")
     return await _patiently(bootstrap, wait_s, lambda admin: _declare(admin, topics, partitions))
 
 

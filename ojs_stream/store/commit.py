@@ -41,7 +41,7 @@ def commit_of(
     expected: int | None,
     applied: int,
     trimmed: Iterable[str] = (),
-    keep_outcome: Callable[[str], bool] = lambda submit: True,
+    keep_outcome: Callable[[str], bool] = bool,
 ) -> Commit:
     """The writes of a finished round. ``trimmed``: outbox fields that their topic has by now."""
     commit = Commit(home=world.home, expected=expected, applied=applied, deletes=sorted(world.wiped))
@@ -61,8 +61,9 @@ def commit_of(
 
 
 def _add_effects(commit: Commit, world: World, namespace: str, trimmed: Iterable[str]) -> None:
-    if world.events:
-        ring: dict[str, bytes | None] = {str(e.number % EVENTS_MAX): e.data for e in world.events}
+    kept = [event for event in world.events if event.number > world.forgotten]
+    if kept:
+        ring: dict[str, bytes | None] = {str(e.number % EVENTS_MAX): e.data for e in kept}
         commit.hashes[keys.events(namespace, world.home)] = ring
     outbox: dict[str, bytes | None] = dict.fromkeys(trimmed)
     for effect in world.effects:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ class QueueReads:
     async def names(self) -> list[str]:
         """Every queue ever seen, and ``default``, sorted."""
         homes = range(self._reads.homes)
-        wanted: list[Read] = [(home, "HKEYS", keys.queues(self._reads.namespace, home), ()) for home in homes]
+        wanted: list[Read] = [(home, "ZRANGE", ("queues",), (0, -1)) for home in homes]
         found = {DEFAULT_QUEUE}
         for answer in await self._reads.many(wanted):
             found.update(name.decode() for name in answer)
@@ -51,10 +50,13 @@ class QueueReads:
         )
         return _queue_of(record), _recent(minutes, now_ms // 60_000)
 
-    async def minutes(self, names: Sequence[str], now_ms: int) -> list[Minute]:
-        """The minutes of the last hour of many queues."""
-        answers = await asyncio.gather(*(self.with_minutes(name, now_ms) for name in names))
-        return [minute for _, minutes in answers for minute in minutes]
+    async def minute(self, names: Sequence[str], minute: int) -> list[Minute]:
+        """One minute (since the epoch) of many queues, where something happened in it."""
+        slot = str(minute % MINUTES_KEPT)
+        wanted: list[Read] = [
+            (home_of(name, self._reads.homes), "GET", ("minute", name, slot), ()) for name in names
+        ]
+        return _recent(await self._reads.many(wanted), minute) if wanted else []
 
     async def oldest_available(self, name: str) -> tuple[int, str] | None:
         """(home, id) of the job at the head of the queue."""

@@ -29,8 +29,7 @@ class Positions:
 
     def raise_to(self, home: int, offset: int) -> None:
         """Remember that ``home`` has applied ``offset``."""
-        if offset > self._floor[home]:
-            self._floor[home] = offset
+        self._floor[home] = max(self._floor[home], offset)
 
     def lower_to(self, home: int, offset: int) -> None:
         """Only for a log that was refused and replaced: forget what was seen."""

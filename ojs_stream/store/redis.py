@@ -131,17 +131,14 @@ class RedisStore:
 
     async def _load_pass(self, requests: Sequence[LoadRequest]) -> list[LoadRequest]:
         pipe = self._redis.pipeline(transaction=False)
-        plan: list[tuple[World, Needs, list[Key], list[tuple[Key, int]]]] = []
-        for world, needs in requests:
-            plan.append((world, needs, *self._ask(pipe, world.home, needs)))
+        plan = [(world, needs, *self._ask(pipe, world.home, needs)) for world, needs in requests]
         if not len(pipe):
             return []
         answers = iter(await self._run(pipe.execute()))
         followed: list[LoadRequest] = []
         for world, needs, records, heads in plan:
             if records:
-                for key, data in zip(records, next(answers), strict=True):
-                    world.add_record(key, None if data is None else decode_record(key, data))
+                self._take_records(world, records, next(answers))
             more = Needs()
             for index, count in heads:
                 entries = _pairs(next(answers))
@@ -151,6 +148,11 @@ class RedisStore:
             if more:
                 followed.append((world, more))
         return followed
+
+    @staticmethod
+    def _take_records(world: World, wanted: list[Key], found: list[bytes | None]) -> None:
+        for key, data in zip(wanted, found, strict=True):
+            world.add_record(key, None if data is None else decode_record(key, data))
 
     def _ask(self, pipe: Pipeline, home: int, needs: Needs) -> tuple[list[Key], list[tuple[Key, int]]]:
         records = list(needs.records)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
 from ojs_stream.core.commands import AnyCommand
 from ojs_stream.core.fold import BadCommand, RecordFold, needs_of
-from ojs_stream.core.records import HomeState
+from ojs_stream.core.records import HomeState, Key, Record
 from ojs_stream.core.world import NeedMore, Needs, World
 from ojs_stream.store.base import Store
 
@@ -25,8 +25,16 @@ class LogEntry(Struct, frozen=True):
 class HomeRound:
     """The records of one home in one round."""
 
-    def __init__(self, state: HomeState, entries: Sequence[LogEntry], *, homes: int, expected: int | None) -> None:
-        self.world = World(state, homes=homes)
+    def __init__(
+        self,
+        state: HomeState,
+        entries: Sequence[LogEntry],
+        *,
+        homes: int,
+        expected: int | None,
+        known: Mapping[Key, Record | None] | None = None,
+    ) -> None:
+        self.world = World(state, homes=homes, known=known)
         self.entries = entries
         self.expected = expected
         """The applied offset that ``state`` belongs to: the fence of the commit."""

@@ -17,7 +17,7 @@ from ojs_stream.core.names import check_worker
 from ojs_stream.core.records import Counts, JobRecord, Minute, QueueRecord, public_json
 from ojs_stream.core.retry import RetryPolicy
 from ojs_stream.core.times import format_duration
-from ojs_stream.web import beats, queues, workers
+from ojs_stream.web import queues, workers
 from ojs_stream.web.addressing import find_job
 from ojs_stream.web.dead_letter import dead_stats, find_dead
 from ojs_stream.web.jobs import filter_of, listing
@@ -29,8 +29,6 @@ from ojs_stream.web.responses import with_fields
 
 PER_PAGE = 20
 PER_PAGE_MAX = 100
-STATS_QUEUES_MAX = 1_000
-"""So many queues are read minute by minute for the throughput of all."""
 
 
 async def stats(call: Call) -> web.Response:
@@ -40,7 +38,7 @@ async def stats(call: Call) -> web.Response:
     names = await reads.queues.names()
     records, minutes, known = await asyncio.gather(
         reads.queues.records(names),
-        reads.queues.minutes(names[:STATS_QUEUES_MAX], now_ms),
+        reads.queues.minute(names, now_ms // 60_000 - 1),
         reads.workers.all(),
     )
     live = [record for record in known if workers.state_of(record, now_ms) != "stale"]
@@ -212,5 +210,5 @@ async def _direct(call: Call, directive: str) -> web.Response:
     command = Direct(worker_id=worker_id, directive=directive, **call.base)
     outcome = await call.submit(call.site.home_of(worker_id), command)
     told = str(outcome.data.get("directive", directive))
-    beats.remember(call.site, worker_id, told, "")
+    call.site.resting.pop(worker_id, None)
     return call.json({"id": worker_id, "worker_id": worker_id, "state": told, "directive": told})

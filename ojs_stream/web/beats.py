@@ -21,7 +21,7 @@ ANSWER_WITHIN_S = 2.0
 """A heartbeat is answered with what is known by then (DESIGN.md section 13)."""
 FRESH_MS = 10_000
 """A stored beat younger than this is not written again."""
-KNOWN_FOR_S = 5.0
+KNOWN_FOR_S = 2.0
 """So long this process trusts what it knows of a worker's directive."""
 RESTING_MAX = 50_000
 _RANK = {"running": 0, "quiet": 1, "terminate": 2}

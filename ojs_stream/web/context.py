@@ -53,7 +53,7 @@ class Context:
     ready: Callable[[], dict[str, Any]]
     """``{"ready": bool, "partitions": [...], "reason": str | None}``: this worker's partitions."""
     backend_ms: Callable[[], Any]
-    """Awaitable: milliseconds of a round trip to Redis; raises ``UnavailableError`` when Redis or Kafka is down."""
+    """Awaitable: milliseconds of a round trip to Redis; ``UnavailableError`` when Redis or Kafka is down."""
     hint: Callable[[str], bool | None]
     """Whether a queue has claimable work, as far as this worker's own homes know; ``None`` = not known here."""
     wait_for_work: Callable[[tuple[str, ...], float], Any]

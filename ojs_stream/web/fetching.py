@@ -21,6 +21,9 @@ from ojs_stream.web.responses import id_of, jobs_body
 LOOK_EVERY_S = 0.5
 """A long poll looks this often itself: work at homes of other processes may come without a sign here."""
 
+PAUSE_S = 0.005
+PAUSE_MAX_S = 0.1
+
 Claimed = list[tuple[int, bytes]]
 """(home, whole job)"""
 
@@ -31,7 +34,7 @@ async def fetch(call: Call) -> web.Response:
     wanted = parse_claim(await call.body(), jobs_max=limits.fetch_jobs_max, wait_ms_max=limits.wait_ms_max)
     if wanted.worker_id and await is_resting(call, wanted.worker_id):
         return call.answer(jobs_body([]))
-    claimed = await _claim_once(call, wanted)
+    claimed = await claim_once(call, wanted)
     if not claimed and wanted.wait_ms:
         claimed = await _claim_waiting(call, wanted)
     if claimed and call.gone():
@@ -41,15 +44,22 @@ async def fetch(call: Call) -> web.Response:
 
 async def _claim_waiting(call: Call, wanted: ClaimRequest) -> Claimed:
     deadline = monotonic() + wanted.wait_ms / 1_000
+    pause_s = PAUSE_S
     while (left_s := deadline - monotonic()) > 0 and not call.gone():
         await call.ctx.wait_for_work(wanted.queues, min(left_s, LOOK_EVERY_S))
-        claimed = await _claim_once(call, wanted)
+        if wanted.worker_id and await is_resting(call, wanted.worker_id):
+            break
+        claimed = await claim_once(call, wanted)
         if claimed:
             return claimed
+        # Woken for nothing: somebody else was faster. Without a pause a stale sign of work would spin.
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, PAUSE_MAX_S)
     return []
 
 
-async def _claim_once(call: Call, wanted: ClaimRequest) -> Claimed:
+async def claim_once(call: Call, wanted: ClaimRequest) -> Claimed:
+    """What there is now, home by home from the left, up to ``count``."""
     queues = await _worth_asking(call, wanted.queues)
     claimed: Claimed = []
     failure: UnavailableError | None = None

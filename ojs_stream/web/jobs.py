@@ -41,7 +41,19 @@ async def _submit(call: Call, jobs: tuple[NewJob, ...], *, batch: bool) -> Outco
         await _refuse_existing(call, chosen)
     # With client-supplied ids the home of the first one decides for all of them.
     home = call.site.home_of(chosen[0] if chosen else jobs[0].queue)
-    return await call.submit(home, Enqueue(jobs=jobs, batch=batch, **call.base))
+    try:
+        return await call.submit(home, Enqueue(jobs=jobs, batch=batch, **call.base))
+    except RefusedError as refusal:
+        await _name_state(call, refusal)
+        raise
+
+
+async def _name_state(call: Call, refusal: RefusedError) -> None:
+    """The id index knows only that a job exists; clients are told its state as well."""
+    if refusal.code == "duplicate" and "existing_job_id" in refusal.details:
+        found = await call.ctx.queries.job(str(refusal.details["existing_job_id"]))
+        if found:
+            refusal.details["existing_job_state"] = found[1].job.state
 
 
 async def _refuse_existing(call: Call, chosen: list[str]) -> None:

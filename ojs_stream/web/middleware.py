@@ -132,7 +132,7 @@ def guarded(site: Site, handler: Handler) -> Callable[[web.Request], Awaitable[w
             return respond_problem(problem_of(error, request_id), request_id, sdk=sdk)
         except Exception as error:
             # The one place where everything is caught: the client gets an envelope, the log the traceback.
-            log.exception("%s %s failed, request %s", request.method, request.path, request_id)
+            log.exception("%s %r failed, request %s", request.method, request.path, request_id)
             return respond_problem(problem_of(error, request_id), request_id, sdk=sdk)
 
     return handle

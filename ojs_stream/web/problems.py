@@ -13,6 +13,9 @@ from ojs_stream.errors import RefusedError, UnavailableError
 DOCS = "https://github.com/openjobspec/ojs-stream/blob/main/docs/errors.md"
 
 
+RETRY_AFTER_S = "1"
+
+
 class _Rule(NamedTuple):
     status: int
     hint: str
@@ -85,7 +88,7 @@ def problem_of(error: Exception, request_id: str) -> Problem:
     """What a client is told about an exception; what is not ours is a 500 that shows nothing."""
     if isinstance(error, RefusedError):
         status = status_of(error.code, error.kind)
-        headers = {"Retry-After": "1"} if status == 429 else {}
+        headers = {"Retry-After": RETRY_AFTER_S} if status in (429, 503) else {}
         return Problem(status, _envelope(error, request_id), headers)
     if isinstance(error, UnavailableError):
         details: dict[str, Any] = {"unknown": True} if error.unknown else {}

@@ -9,6 +9,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from ojs_stream import stamp
 from ojs_stream.core.envelope import bad_field, bad_payload, too_large
+from ojs_stream.core.names import speaks
 from ojs_stream.core.states import STATES, State
 from ojs_stream.core.times import parse_timestamp
 from ojs_stream.errors import RefusedError
@@ -18,7 +19,6 @@ MEDIA_TYPES = frozenset(("application/json", "application/openjobspec+json", "")
 ENCODINGS = frozenset(("gzip", "deflate", "identity", ""))
 OFFSET_MAX = 1_000_000_000
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-_VERSION = re.compile(r"1(?:\.(?:x|\d{1,4}))?(?:\.\d{1,4})?(?:-[0-9A-Za-z.\-]{1,32})?")
 
 
 def request_id_of(request: web.BaseRequest) -> str:
@@ -31,7 +31,7 @@ def request_id_of(request: web.BaseRequest) -> str:
 
 def check_version(value: str) -> None:
     """The ``OJS-Version`` header: every 1.x is spoken here."""
-    if value != "1.0" and not _VERSION.fullmatch(value):
+    if not speaks(value):
         raise RefusedError(
             "unsupported",
             f"OJS-Version {value[:32]!r} is not supported, this server speaks 1.0",

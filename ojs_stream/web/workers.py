@@ -11,6 +11,7 @@ from aiohttp import web
 from ojs_stream import stamp
 from ojs_stream.core.bodies import AckRequest, BeatRequest, NackRequest, parse_ack, parse_beat, parse_nack
 from ojs_stream.core.commands import Ack, Nack, RemoveWorker
+from ojs_stream.core.names import check_worker
 from ojs_stream.core.records import WorkerRecord
 from ojs_stream.core.times import iso
 from ojs_stream.errors import UnavailableError
@@ -181,7 +182,7 @@ async def deregister(call: Call) -> web.Response:
 
 async def remove(call: Call) -> web.Response:
     """DELETE /workers/{id}."""
-    return await _removed(call, call.path("id"))
+    return await _removed(call, check_worker(call.path("id")))
 
 
 async def _removed(call: Call, worker_id: str) -> web.Response:

@@ -68,6 +68,16 @@ def test_sixty_four_levels_are_accepted() -> None:
     assert len(parse(DEEP_OK).args) > 0
 
 
+def test_depth_is_counted_for_each_job_of_a_batch() -> None:
+    ok = b"[" * 63 + b"]" * 63
+    body = b'{"jobs":[{"type":"a","args":%s},{"type":"a","args":%s}]}'
+    assert len(parse_batch(body % (ok, ok), RULES, str)) == 2
+    for deep in (b"[%s]" % ok, b"[" * 900 + b"]" * 900, b"[" * 100_000 + b"]" * 100_000):
+        with pytest.raises(RefusedError) as caught:
+            parse_batch(body % (b"[]", deep), RULES, str)
+        assert caught.value.code == "invalid_payload"
+
+
 def test_brackets_inside_strings_are_no_depth() -> None:
     assert parse({"args": ["[" * 500 + '"\\'] * 3}).type == "a.b"
 
@@ -205,7 +215,7 @@ def test_a_bad_retry_policy_is_a_validation_error(field: dict[str, Any], words: 
 
 GOOD: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"queue": "default", "priority": 0, "timeout_ms": 1_800_000, "visibility_timeout_ms": 1_800_000}),
-    ({}, {"id": "new:default", "client_id": False, "pending": False, "extra": None}),
+    ({}, {"id": "new:default", "client_id": False, "pending": False, "extra": msgspec.UNSET}),
     ({"id": NEW_ID}, {"id": NEW_ID, "client_id": True}),
     ({"queue": "q-1.a"}, {"queue": "q-1.a", "id": "new:q-1.a"}),
     ({"queue": "top", "options": {"queue": "nested"}}, {"queue": "nested"}),

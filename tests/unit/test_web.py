@@ -6,16 +6,17 @@ import asyncio
 import gzip
 import io
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
 from ojs_stream import stamp
+from ojs_stream.core.bodies import ClaimRequest
 from ojs_stream.core.commands import Ack, Cancel, Claim, Command, Enqueue, Extend, GiveBack, Nack, NewJob
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.outcomes import Outcome
@@ -26,6 +27,8 @@ from ojs_stream.store.queries import JobFilter, Queries
 from ojs_stream.store.scans import Found, Page
 from ojs_stream.web import parser_errors, problems
 from ojs_stream.web.context import Context, Limits
+from ojs_stream.web.fetching import claim_once
+from ojs_stream.web.middleware import Call
 from ojs_stream.web.routes import routes_of, setup
 
 HOMES = 8
@@ -51,7 +54,7 @@ def record_of(job_id: str, *, queue: str = "q", state: str = "available", extra:
         created_at="2026-01-01T00:00:00.000Z",
     )
     ctl = Control(retry=DEFAULT_POLICY, retention=RETENTION, created=1, since=1)
-    return JobRecord(job, ctl, msgspec.Raw(extra) if extra else None)
+    return JobRecord(job, ctl, msgspec.Raw(extra) if extra else msgspec.UNSET)
 
 
 class FakeGateway:
@@ -60,9 +63,11 @@ class FakeGateway:
     def __init__(self) -> None:
         self.sent: list[tuple[int, Command]] = []
         self.answers: dict[type[Command], list[Outcome | Exception]] = {}
+        self.before: Callable[[], None] = lambda: None
 
     async def submit(self, home: int, command: Command) -> Outcome:
         self.sent.append((home, command))
+        self.before()
         queued = self.answers.get(type(command))
         if queued:
             answer = queued.pop(0)
@@ -380,6 +385,22 @@ async def test_a_client_id_that_is_taken_never_reaches_the_log(edge: Edge) -> No
     assert not edge.gateway.sent
 
 
+async def test_a_duplicate_that_the_fold_found_names_the_state(edge: Edge) -> None:
+    refusal = Outcome(code="duplicate", message="taken", details={"existing_job_id": CLIENT_ID})
+    edge.gateway.answers[Enqueue] = [refusal]
+    found = record_of(CLIENT_ID, state="active")
+    edge.gateway.before = lambda: edge.queries.stored.update({CLIENT_ID: (1, found)})
+    status, body, _ = await edge.call("POST", "/ojs/v1/jobs", JOB | {"id": CLIENT_ID})
+    assert (status, body["error"]["details"]["existing_job_state"]) == (409, "active")
+
+
+async def test_a_stage_that_was_not_decided_is_503(edge: Edge) -> None:
+    edge.gateway.answers[Enqueue] = [Outcome(code="backend_error", message="not in time")]
+    status, body, headers = await edge.call("POST", "/ojs/v1/jobs", JOB)
+    check_envelope(body, "backend_error")
+    assert (status, body["error"]["retryable"], headers["Retry-After"]) == (503, True, "1")
+
+
 async def test_a_batch_is_one_command_and_keeps_its_order(edge: Edge) -> None:
     jobs = [JOB | {"queue": "b"}, JOB | {"queue": "a"}]
     status, body, _ = await edge.call("POST", "/ojs/v1/jobs/batch", {"jobs": jobs})
@@ -494,6 +515,32 @@ async def test_a_vanished_client_gives_its_jobs_back(edge: Edge) -> None:
     assert edge.commands[-1] == GiveBack(
         v=1, actor="anonymous", request=edge.commands[-1].request, job_ids=(CLIENT_ID,), worker_id="w"
     )
+
+
+async def test_a_cancelled_fetch_gives_its_jobs_back(edge: Edge) -> None:
+    claiming, go_on, returned = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(home: int, command: Command) -> Outcome:
+        edge.gateway.sent.append((home, command))
+        if isinstance(command, Claim):
+            claiming.set()
+            await go_on.wait()
+            return Outcome(jobs=(job_json(CLIENT_ID),))
+        returned.set()
+        return Outcome()
+
+    edge.gateway.submit = slow  # type: ignore[method-assign]
+    edge.queries.ready = {"a"}
+    call = Call(edge.site, make_mocked_request("POST", "/"), "r", sdk=False)
+    wanted = ClaimRequest(queues=("a",), count=1, worker_id="", visibility_ms=0, wait_ms=0)
+    fetching = asyncio.create_task(claim_once(call, wanted))
+    await asyncio.wait_for(claiming.wait(), 5)
+    fetching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    go_on.set()
+    await asyncio.wait_for(returned.wait(), 5)
+    assert isinstance(edge.commands[-1], GiveBack)
 
 
 def worker(directive: str = "running", reported: str = "running", beat_ago_ms: int = 0) -> WorkerRecord:

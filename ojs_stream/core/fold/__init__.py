@@ -113,7 +113,7 @@ def _fold(world: World, command: c.AnyCommand, offset: int) -> None:
     except RefusedError as refusal:
         world.rollback(marked)
         outcome = Outcome(code=refusal.code, message=refusal.message, details=refusal.details)
-    except Exception as error:  # noqa: BLE001 - a failing command must hurt only itself, never the partition
+    except Exception as error:  # a failing command must hurt only itself, never the partition
         world.rollback(marked)
         reason = f"{type(error).__name__}: {error}"
         _bury(world, msgspec.json.encode(command), reason, offset)
@@ -171,32 +171,61 @@ def _readable(data: bytes) -> str:
 
 def needs_of(world: World, command: c.AnyCommand | BadCommand, now: int, needs: Needs) -> None:
     """Add what ``command`` will surely want. Only speed depends on it: a fold asks for what is missing."""
-    match command:
-        case c.Enqueue():
-            _enqueue_needs(world, command, needs)
-        case c.Insert():
-            needs.records.update(("queue", job.queue) for job in command.jobs)
-        case c.Claim():
-            for queue in command.queues:
-                needs.records.add(("queue", queue))
-                needs.records.add(("minute", queue, str(now // 60_000 % MINUTE_SLOTS)))
-            needs.head(("state", command.queues[0], "available"), command.count)
-        case c.Ack() | c.Nack() | c.Cancel() | c.Activate() | c.Promote() | c.RetryDead() | c.DeleteDead():
-            needs.records.add(("job", command.job_id))
-        case c.Extend() | c.GiveBack():
-            needs.records.update(("job", job_id) for job_id in command.job_ids)
-        case c.Pause() | c.Resume():
-            needs.records.add(("queue", command.queue))
-        case c.Beat() | c.Direct() | c.RemoveWorker():
-            needs.records.add(("worker", command.worker_id))
-        case c.Tick():
-            needs.head(("due", command.index), ticks.TICK_MAX)
+    wants = NEEDS.get(type(command))
+    if wants is not None:
+        wants(world, command, now, needs)
 
 
-def _enqueue_needs(world: World, command: c.Enqueue, needs: Needs) -> None:
+def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) -> None:
     for job in command.jobs:
         if world.home_of(job.queue) == world.home:
             needs.records.add(("queue", job.queue))
         if job.client_id and world.home_of(job.id) == world.home:
             needs.records.add(("id", job.id))
             needs.records.add(("job", job.id))
+
+
+def _insert_needs(_world: World, command: c.Insert, _now: int, needs: Needs) -> None:
+    needs.records.update(("queue", job.queue) for job in command.jobs)
+
+
+def _claim_needs(_world: World, command: c.Claim, now: int, needs: Needs) -> None:
+    slot = str(now // 60_000 % MINUTE_SLOTS)
+    for queue in command.queues:
+        needs.records.add(("queue", queue))
+        needs.records.add(("minute", queue, slot))
+    needs.head(("state", command.queues[0], "available"), command.count)
+
+
+def _job_needs(_world: World, command: c.Ack, _now: int, needs: Needs) -> None:
+    needs.records.add(("job", command.job_id))
+
+
+def _jobs_needs(_world: World, command: c.Extend, _now: int, needs: Needs) -> None:
+    needs.records.update(("job", job_id) for job_id in command.job_ids)
+
+
+def _queue_needs(_world: World, command: c.Pause, _now: int, needs: Needs) -> None:
+    needs.records.add(("queue", command.queue))
+
+
+def _worker_needs(_world: World, command: c.Beat, _now: int, needs: Needs) -> None:
+    needs.records.add(("worker", command.worker_id))
+
+
+def _tick_needs(_world: World, command: c.Tick, _now: int, needs: Needs) -> None:
+    needs.head(("due", command.index), ticks.TICK_MAX)
+
+
+NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
+    c.Enqueue: _enqueue_needs,
+    c.Insert: _insert_needs,
+    c.Claim: _claim_needs,
+    c.Extend: _jobs_needs,
+    c.GiveBack: _jobs_needs,
+    c.Pause: _queue_needs,
+    c.Resume: _queue_needs,
+    c.Tick: _tick_needs,
+    **dict.fromkeys((c.Beat, c.Direct, c.RemoveWorker), _worker_needs),
+    **dict.fromkeys((c.Ack, c.Nack, c.Cancel, c.Activate, c.Promote, c.RetryDead, c.DeleteDead), _job_needs),
+}

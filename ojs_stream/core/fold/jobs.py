@@ -85,6 +85,7 @@ def about(job: Job, **fields: Any) -> EventData:
 def insert(world: World, record: JobRecord) -> JobRecord:
     """A new job, in the state that its record already has."""
     ensure_queue(world, record.job.queue)
+    world.absent(("job", record.job.id))
     if record.job.state == "available":
         record = change(record, {}, {"sequence": world.next_sequence()})
     store(world, record)

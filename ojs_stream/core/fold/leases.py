@@ -23,7 +23,7 @@ from ojs_stream.core.fold.jobs import (
 )
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import JobRecord, Key, Moved, public_json
-from ojs_stream.core.retry import matches_non_retryable
+from ojs_stream.core.retry import delay_ms, matches_non_retryable
 from ojs_stream.core.times import iso
 from ojs_stream.core.world import World
 from ojs_stream.errors import RefusedError
@@ -193,14 +193,19 @@ def _verdict(world: World, record: JobRecord, command: Nack) -> str:
         names = (command.type, command.error_class, command.code)
         if command.retryable is False or matches_non_retryable(policy, *names):
             return policy.on_exhaustion
-    return exhausted(world, record)
+    return exhausted(world, record, command.dice)
 
 
-def exhausted(world: World, record: JobRecord) -> str:
-    """``retry`` while attempts and total time are left, else what the policy says."""
-    policy = record.ctl.retry
-    if record.job.attempt >= policy.max_attempts or total_over(record, world.now):
+def exhausted(world: World, record: JobRecord, dice: float) -> str:
+    """``retry`` while attempts are left and the next one fits into the total time, else what the policy says."""
+    policy, total = record.ctl.retry, record.ctl.total_timeout_ms
+    if record.job.attempt >= policy.max_attempts:
         return policy.on_exhaustion
+    if total:
+        # A timeout as long as the total comes from it (or is no bound of its own): only the wait must fit then.
+        run = record.job.timeout_ms if record.job.timeout_ms < total else 0
+        if record.ctl.created + total < world.now + delay_ms(policy, record.job.attempt, dice) + run:
+            return policy.on_exhaustion
     return "retry"
 
 

@@ -78,9 +78,10 @@ def _time_out(world: World, record: JobRecord, command: Tick) -> None:
         message=f"The execution timeout of {record.job.timeout_ms} ms passed.",
         retryable=True,
     )
-    end = exhausted(world, record)
+    dice = job_dice(command.dice, record.job.id)
+    end = exhausted(world, record, dice)
     if end == "retry":
-        retry_later(world, record, failure, job_dice(command.dice, record.job.id))
+        retry_later(world, record, failure, dice)
     else:
         discard(world, record, failure, dead=end == "dead_letter")
 
