@@ -40,6 +40,7 @@ from ojs_stream.store.queries import Queries
 from ojs_stream.store.reads import Positions, Reads
 from ojs_stream.store.redis import RedisStore
 from ojs_stream.timers.ticker import Ticker
+from ojs_stream.web import parser_errors
 from ojs_stream.web.context import Context, Limits
 from ojs_stream.web.routes import setup
 
@@ -186,6 +187,7 @@ class Runtime:
     async def _start(self, app: web.Application) -> None:
         if self.settings.kafka_queue_topics:
             await self.mirror_producer.start()
+        parser_errors.install()
         setup(app, self.context())
         self.gateway.start()
         self.engine.start()

@@ -299,8 +299,13 @@ class Owner:
         """The commit was fenced, or nobody knows: recover; the outcomes may still turn out right."""
         if self._outbox is not None:
             self._outbox.give_back_trimmed(trimmed)
-        self._limbo.append(_Limbo(done.last_offset, done.world.replies))
+        self._remember_limbo(done)
         self.alarm(f"{type(error).__name__}: {error}")
+
+    def _remember_limbo(self, done: HomeRound) -> None:
+        """A round that read what another owner had written meanwhile has nothing true to say."""
+        if done.sound:
+            self._limbo.append(_Limbo(done.last_offset, done.world.replies))
 
     # -- recovery -----------------------------------------------------------------------------------------
 
@@ -358,8 +363,9 @@ class Owner:
     async def _find_position(self, reader: Reader) -> None:
         """Where the records are, and that they belong to this log."""
         topic = self._wiring.topics.commands
-        begin, end = await reader.bounds(topic, self.home)
+        # In this order: while another owner is still at work, the log may only look longer than it was.
         self.applied, state = await self._wiring.store.position(self.home)
+        begin, end = await reader.bounds(topic, self.home)
         if self.applied is None or state is None:
             if begin > 0:
                 raise LogRefusedError(
@@ -453,7 +459,7 @@ class Owner:
         if error is not None:
             assert self._outbox is not None
             self._outbox.give_back_trimmed(trimmed)
-            self._limbo.append(_Limbo(done.last_offset, done.world.replies))
+            self._remember_limbo(done)
             raise error
         self.committed(done)
         self.progress.done += len(records)

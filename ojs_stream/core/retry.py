@@ -55,7 +55,7 @@ def _raw_delay(policy: RetryPolicy, attempt: int) -> float:
             case "constant":
                 return float(policy.initial_ms)
             case "polynomial":
-                return policy.initial_ms * float(attempt) ** policy.coefficient
+                return float(policy.initial_ms * float(attempt) ** policy.coefficient)
     except OverflowError:
         return float(policy.max_ms)
 

@@ -135,6 +135,8 @@ class World:
         self.messages: list[Message] = []
         self.replies: list[tuple[str, Outcome]] = []
         """(submit, outcome): who waits for what"""
+        self.found: set[int | None] = set()
+        """The applied offsets that the store had when it was read."""
         self.indexes: dict[Key, Index] = {}
         self.changed: dict[Key, Record | None] = {}
         self._records: dict[Key, Record | None] = dict(known or ())

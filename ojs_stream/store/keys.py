@@ -45,11 +45,6 @@ def outcome(namespace: str, home: int, submit: str) -> str:
     return home_prefix(namespace, home) + "outcome:" + submit
 
 
-def queues(namespace: str, home: int) -> str:
-    """HASH: queue name -> 1; the queues of a home, for lists."""
-    return home_prefix(namespace, home) + "queues"
-
-
 def replies(namespace: str, instance: str) -> str:
     """Pub/sub channel of a worker: outcomes that another worker's rounds produced for it."""
     return f"{namespace}:replies:{instance}"

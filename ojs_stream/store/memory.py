@@ -40,6 +40,8 @@ class MemoryStore:
         """See ``Store``."""
         for world, needs in requests:
             left = world.missing(needs)
+            if left:
+                world.found.update(await self.applied([world.home]))
             for index, count in left.heads.items():
                 self._load_head(world, index, count, follow=index in left.follow)
             for key in left.records:

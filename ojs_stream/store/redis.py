@@ -145,6 +145,9 @@ class RedisStore:
                 world.add_head(index, entries, complete=len(entries) < count)
                 if index in needs.follow:
                     more.records.update(key_of_member(member) for _, member in entries)
+            if records or heads:
+                applied = next(answers)
+                world.found.add(None if applied is None else int(applied))
             if more:
                 followed.append((world, more))
         return followed
@@ -162,6 +165,9 @@ class RedisStore:
         for index, count in heads:
             name = keys.record(self.namespace, home, index)
             pipe.execute_command("ZRANGE", name, 0, count - 1, "WITHSCORES")
+        if records or heads:
+            # Last: what was read before it is not newer than it.
+            pipe.get(keys.applied(self.namespace, home))
         return records, heads
 
     async def _names(self, home: int) -> frozenset[str]:

@@ -44,6 +44,11 @@ class HomeRound:
         self._done = 0
 
     @property
+    def sound(self) -> bool:
+        """Whether everything read was of the state that the round stands on: else its outcomes are worth nothing."""
+        return self.world.found <= {self.expected}
+
+    @property
     def last_offset(self) -> int:
         """The offset that is applied after this round."""
         return self.entries[-1].offset

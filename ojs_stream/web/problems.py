@@ -10,7 +10,7 @@ from aiohttp import web
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.errors import RefusedError, UnavailableError
 
-DOCS = "https://github.com/openjobspec/ojs-stream/blob/main/docs/errors.md"
+DOCS = "docs/errors.md"
 
 
 RETRY_AFTER_S = "1"

@@ -9,8 +9,9 @@ import pytest
 from msgspec import UNSET
 
 from ojs_stream.core.commands import NewJob
+from ojs_stream.core.fields import CHECKS, ECHOED, keep
 from ojs_stream.core.records import Job, Retention
-from ojs_stream.core.validation import _CHECKS, _ECHOED, Rules, _keep, parse_batch, parse_job
+from ojs_stream.core.validation import Rules, parse_batch, parse_job
 from ojs_stream.errors import RefusedError
 
 RETENTION = Retention(completed_ms=7, cancelled_ms=7, discarded_ms=30, dead_ms=180)
@@ -141,6 +142,7 @@ BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"scheduled_at": "tomorrow"}, "invalid_request", "scheduled_at"),
     ({"scheduled_at": "2030-01-01T00:00:00"}, "invalid_request", "zone"),
     ({"scheduled_at": "2030-02-31T00:00:00Z"}, "invalid_request", "scheduled_at"),
+    ({"scheduled_at": "9999-12-31T23:59:59-23:59"}, "invalid_request", "10000"),
     ({"scheduled_at": 1}, "invalid_request", "scheduled_at"),
     ({"scheduled_at": "+2 seconds"}, "invalid_request", "scheduled_at"),
     ({"delay_until": "x"}, "invalid_request", "delay_until"),
@@ -351,7 +353,7 @@ def test_what_is_not_ours_is_echoed(name: str) -> None:
         assert msgspec.json.decode(extra) == {name: value}
 
 
-FORGED = [name for name, check in _CHECKS.items() if check is None and name not in ("type", "args", "options")]
+FORGED = [name for name, check in CHECKS.items() if check is None and name not in ("type", "args", "options")]
 
 
 @pytest.mark.parametrize("name", FORGED)
@@ -361,9 +363,9 @@ def test_a_client_cannot_forge_a_system_managed_field(name: str) -> None:
 
 def test_no_field_of_a_job_can_be_echoed() -> None:
     fields = set(Job.__struct_fields__)
-    assert fields <= set(_CHECKS)
-    assert not fields & _ECHOED
-    assert all(_CHECKS[name] is not _keep for name in fields)
+    assert fields <= set(CHECKS)
+    assert not fields & ECHOED
+    assert all(CHECKS[name] is not keep for name in fields)
 
 
 # ------------------------------------------------------------------ limits and batches

@@ -699,6 +699,21 @@ async def test_reset_goes_to_every_home_in_test_mode() -> None:
     assert sorted(home for home, _ in edge.gateway.sent) == list(range(HOMES))
 
 
+@pytest.mark.parametrize(
+    ("query", "limit", "offset"),
+    [
+        ("", 50, 0),
+        ("limit=7&offset=3", 7, 3),
+        ("limit=0&offset=-5", 1, 0),
+        ("limit=99999999999999999999", 200, 0),
+        ("page=3&per_page=10", 10, 20),
+    ],
+)
+async def test_limits_are_clamped_not_refused(edge: Edge, query: str, limit: int, offset: int) -> None:
+    status, body, _ = await edge.call("GET", f"/ojs/v1/jobs?{query}")
+    assert (status, body["pagination"]["limit"], body["pagination"]["offset"]) == (200, limit, offset)
+
+
 async def test_head_is_answered_like_get(edge: Edge) -> None:
     async with edge.client.head("/health") as response:
         assert response.status == 200

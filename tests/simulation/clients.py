@@ -1,0 +1,272 @@
+"""Simulated clients: they ask, and write down what they asked and what they were told."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from msgspec import Raw
+
+from ojs_stream.core.commands import (
+    Ack,
+    Activate,
+    Beat,
+    Cancel,
+    Claim,
+    Enqueue,
+    Extend,
+    GiveBack,
+    Nack,
+    NewJob,
+    Pause,
+    Resume,
+    RetryDead,
+)
+from ojs_stream.core.homes import home_of
+from ojs_stream.core.outcomes import Outcome
+from ojs_stream.core.records import Retention
+from ojs_stream.core.retry import RetryPolicy
+from ojs_stream.errors import UnavailableError
+from tests.simulation.cluster import Cluster
+
+QUEUES = ("alpha", "beta", "gamma", "delta")
+DAY = 86_400_000
+ARGS = b'[18446744073709551616,"\xc3\xa9"]'
+
+
+@dataclass
+class Asked:
+    """One line of a client's history. ``answer``: ok, refused, unknown, or not_written."""
+
+    kind: str
+    tag: str
+    at: float
+    fields: dict[str, Any] = field(default_factory=dict)
+    answer: str = "unknown"
+    code: str = ""
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+
+
+class History:
+    """What all clients together know."""
+
+    def __init__(self) -> None:
+        self.lines: list[Asked] = []
+        self.home: dict[str, int] = {}
+        """job id -> the home where its queue was at first"""
+        self.tags = itertools.count(1)
+        self.ids = itertools.count(1)
+
+    def tag(self) -> str:
+        """A word that marks one request."""
+        return f"t{next(self.tags)}"
+
+
+class Client:
+    """Asks one thing after another, of any worker."""
+
+    def __init__(self, cluster: Cluster, history: History, rng: Random) -> None:
+        self._cluster = cluster
+        self._history = history
+        self._rng = rng
+        self._held: list[tuple[str, str]] = []
+        """(job id, worker id) of what it has claimed"""
+
+    async def run(self, requests: int) -> None:
+        """Any requests, with pauses."""
+        weighted = [
+            (self.enqueue, 30),
+            (self.claim, 25),
+            (self.finish, 30),
+            (self.cancel, 4),
+            (self.retry_dead, 5),
+            (self.activate, 2),
+            (self.beat, 4),
+            (self.pause, 1),
+        ]
+        acts = [act for act, weight in weighted for _ in range(weight)]
+        for _ in range(requests):
+            await asyncio.sleep(self._rng.expovariate(8.0))
+            await self._rng.choice(acts)()
+
+    async def ask(self, kind: str, home: int, command: Any, **fields: Any) -> Asked:
+        """Submit and write down."""
+        line = Asked(kind, fields.pop("tag", ""), self._cluster.net.loop.time(), fields)
+        self._history.lines.append(line)
+        if not self._cluster.alive:
+            line.answer = "not_written"
+            await asyncio.sleep(0.2)
+            return line
+        try:
+            outcome: Outcome = await self._rng.choice(self._cluster.alive).call(home, command)
+        except UnavailableError as error:
+            line.answer = "unknown" if error.unknown else "not_written"
+        except ConnectionError:
+            pass
+        else:
+            line.answer = "refused" if outcome.refused else "ok"
+            line.code = outcome.code
+            line.jobs = [json.loads(bytes(each)) for each in outcome.jobs]
+        return line
+
+    # -- requests -----------------------------------------------------------------------------------------
+
+    def _new(self, queue: str) -> NewJob:
+        rng, homes = self._rng, self._cluster.homes
+        number = next(self._history.ids)
+        by_client = rng.random() < 0.3
+        home = home_of(queue, homes)
+        job_id = (
+            f"0197f0a0-1111-7000-9000-{number:012x}" if by_client else f"0197f0a0-0000-7000-8000-{number:09x}{home:03x}"
+        )
+        self._history.home[job_id] = home
+        return NewJob(
+            id=job_id,
+            type="sim.job",
+            queue=queue,
+            args=Raw(ARGS),
+            meta=Raw(b"{}"),
+            priority=rng.choice((0, 0, 0, 5)),
+            retry=RetryPolicy(
+                max_attempts=rng.choice((1, 2, 4)),
+                initial_ms=rng.choice((1, 500, 2_000)),
+                coefficient=2.0,
+                max_ms=4_000,
+                jitter=rng.random() < 0.5,
+                strategy="exponential",
+                on_exhaustion="dead_letter" if rng.random() < 0.7 else "discard",
+            ),
+            retention=Retention(*[100 * DAY] * 4),
+            timeout_ms=rng.choice((4_000, 20_000)),
+            visibility_timeout_ms=rng.choice((2_000, 8_000)),
+            client_id=by_client,
+            pending=rng.random() < 0.05,
+            delay_ms=rng.choice((0, 0, 0, 0, 300, 3_000)),
+            expires_in_ms=rng.choice((0, 0, 0, 0, 0, 0, 2_000)),
+        )
+
+    async def enqueue(self) -> None:
+        """One job or a batch over several queues."""
+        count = self._rng.choice((1, 1, 1, 2, 5))
+        jobs = tuple(self._new(self._rng.choice(QUEUES)) for _ in range(count))
+        chosen = [job.id for job in jobs if job.client_id]
+        home = home_of(chosen[0] if chosen else jobs[0].queue, self._cluster.homes)
+        command = Enqueue(v=1, actor="sim", jobs=jobs, batch=count > 1)
+        ids = [job.id for job in jobs]
+        line = await self.ask("enqueue", home, command, ids=ids)
+        if line.answer in ("unknown", "not_written") and chosen and self._rng.random() < 0.7:
+            # With ids of its own a client may simply ask again.
+            await self.ask("enqueue", home, command, ids=ids)
+
+    async def claim(self) -> None:
+        """Some jobs of one home's queues."""
+        first = self._rng.choice(QUEUES)
+        home = home_of(first, self._cluster.homes)
+        queues = tuple(dict.fromkeys([first, *[q for q in QUEUES if home_of(q, self._cluster.homes) == home]]))
+        tag = self._history.tag()
+        command = Claim(v=1, actor="sim", queues=queues, count=self._rng.choice((1, 1, 3)), worker_id=tag)
+        line = await self.ask("claim", home, command, tag=tag)
+        self._held.extend((str(job["id"]), tag) for job in line.jobs)
+
+    async def finish(self) -> None:
+        """Do something with a job it holds."""
+        if not self._held:
+            await self.claim()
+        if not self._held:
+            return
+        job_id, worker_id = self._held.pop(self._rng.randrange(len(self._held)))
+        await self._rng.choice((self._ack, self._ack, self._ack, self._nack, self._nack, self._keep, self._back))(
+            job_id, worker_id
+        )
+
+    async def _ack(self, job_id: str, worker_id: str) -> None:
+        tag = self._history.tag()
+        command = Ack(v=1, actor="sim", job_id=job_id, worker_id=worker_id, result=Raw(f'"{tag}"'.encode()))
+        line = await self.ask("ack", self._history.home[job_id], command, tag=tag, job_id=job_id)
+        if line.answer in ("unknown", "not_written"):
+            self._held.append((job_id, worker_id))
+
+    async def _nack(self, job_id: str, worker_id: str) -> None:
+        tag = self._history.tag()
+        code = self._rng.choice(("handler_error", "handler_error", "DEAD_LETTER", "DISCARD"))
+        command = Nack(
+            v=1,
+            actor="sim",
+            job_id=job_id,
+            code=code,
+            type="Boom",
+            message=tag,
+            dice=self._rng.random(),
+            worker_id=worker_id,
+            requeue=self._rng.random() < 0.1,
+        )
+        fields = {"job_id": job_id, "requeue": command.requeue, "code": code}
+        await self.ask("nack", self._history.home[job_id], command, tag=tag, **fields)
+
+    async def _keep(self, job_id: str, worker_id: str) -> None:
+        command = Extend(v=1, actor="sim", worker_id=worker_id, job_ids=(job_id,))
+        await self.ask("extend", self._history.home[job_id], command)
+        self._held.append((job_id, worker_id))
+
+    async def _back(self, job_id: str, worker_id: str) -> None:
+        command = GiveBack(v=1, actor="sim", worker_id=worker_id, job_ids=(job_id,))
+        await self.ask("give_back", self._history.home[job_id], command)
+
+    async def cancel(self) -> None:
+        """Any job."""
+        if self._history.home:
+            job_id = self._rng.choice(list(self._history.home))
+            tag = self._history.tag()
+            command = Cancel(v=1, actor="sim", job_id=job_id, reason=tag)
+            await self.ask("cancel", self._history.home[job_id], command, tag=tag, job_id=job_id)
+
+    async def retry_dead(self) -> None:
+        """Any job; sometimes it is a dead letter indeed. Sometimes into a queue of another home."""
+        dead = [line.fields["job_id"] for line in self._history.lines if line.fields.get("code") == "DEAD_LETTER"]
+        if dead:
+            job_id = self._rng.choice(dead)
+            queue = self._rng.choice(("", "", *QUEUES))
+            command = RetryDead(v=1, actor="sim", job_id=job_id, queue=queue)
+            await self.ask("retry_dead", self._history.home[job_id], command, job_id=job_id)
+
+    async def activate(self) -> None:
+        """Any job; sometimes it is pending indeed."""
+        if self._history.home:
+            job_id = self._rng.choice(list(self._history.home))
+            command = Activate(v=1, actor="sim", job_id=job_id)
+            await self.ask("activate", self._history.home[job_id], command, job_id=job_id)
+
+    async def beat(self) -> None:
+        """A worker says that it lives, and soon nothing more: its leases go back."""
+        if self._held:
+            worker_id = self._rng.choice(self._held)[1]
+            command = Beat(v=1, actor="sim", worker_id=worker_id, dead_after_ms=3_000)
+            await self.ask("beat", home_of(worker_id, self._cluster.homes), command)
+
+    async def pause(self) -> None:
+        """A queue rests for a while."""
+        queue = self._rng.choice(QUEUES)
+        home = home_of(queue, self._cluster.homes)
+        await self.ask("pause", home, Pause(v=1, actor="sim", queue=queue))
+        await asyncio.sleep(self._rng.random())
+        await self.ask("resume", home, Resume(v=1, actor="sim", queue=queue))
+
+    # -- at the end ---------------------------------------------------------------------------------------
+
+    async def drain_once(self) -> int:
+        """Claim from every queue and ack what comes; gives how many."""
+        done = 0
+        for queue in QUEUES:
+            home = home_of(queue, self._cluster.homes)
+            await self.ask("resume", home, Resume(v=1, actor="sim", queue=queue))
+            tag = self._history.tag()
+            command = Claim(v=1, actor="sim", queues=(queue,), count=50, worker_id=tag)
+            line = await self.ask("claim", home, command, tag=tag)
+            for job in line.jobs:
+                await self._ack(str(job["id"]), tag)
+                done += 1
+        return done

@@ -1,0 +1,121 @@
+"""A loop whose time jumps to the next thing to do, so that a minute of sleeping costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from random import Random
+from typing import Any
+
+import structlog
+
+from ojs_stream import stamp
+from ojs_stream.agents import engine, owner
+from ojs_stream.log import gateway
+
+EPOCH_MS = 1_900_000_000_000
+
+
+class StuckError(Exception):
+    """Nothing is scheduled and nothing is ready: everybody waits for somebody."""
+
+
+class _NoSelector(selectors.BaseSelector):
+    """Instead of waiting for I/O, time goes on."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise StuckError(StuckError.__doc__)
+        if timeout > 0:
+            self.now += max(timeout, 1e-6)
+        return []
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        raise NotImplementedError
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        raise NotImplementedError
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return {}
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop in virtual time, without sockets."""
+
+    def __init__(self) -> None:
+        self._virtual = _NoSelector()
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        return self._virtual.now
+
+    def _make_self_pipe(self) -> None:
+        """No other thread ever wakes this loop."""
+
+    def _close_self_pipe(self) -> None:
+        """There is none."""
+
+    def _write_to_self(self) -> None:
+        """As above."""
+
+
+class Clock:
+    """The wall clocks of the simulation: one of the broker, one of all workers, both may step."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self.broker_ms = 0
+        self.local_ms = 0
+        self._ahead_ms = 0
+
+    def _now(self, offset: int) -> int:
+        return EPOCH_MS + int(self._loop.time() * 1000) + offset
+
+    def broker(self) -> int:
+        """What the broker writes into a record."""
+        return self._now(self.broker_ms)
+
+    def local(self) -> int:
+        """What a worker believes."""
+        return self._now(self.local_ms)
+
+    def step(self, broker_ms: int, local_ms: int) -> None:
+        """Somebody sets the clocks."""
+        self.broker_ms += broker_ms
+        self.local_ms += local_ms
+        self._ahead_ms = max(self._ahead_ms, self.broker_ms, self.local_ms)
+
+    def heal(self) -> None:
+        """Both clocks agree, and no instant lies in their future that was promised in their past."""
+        self.broker_ms = self.local_ms = self._ahead_ms
+
+
+@contextmanager
+def patched(loop: VirtualLoop, clock: Clock, rng: Random, journal: list[dict[str, Any]]) -> Iterator[None]:
+    """Time and dice of the product come from the simulation; what it logs goes to ``journal``."""
+
+    def note(_logger: Any, level: str, entry: Any) -> Any:
+        journal.append({"at": round(loop.time(), 4), "level": level, **entry})
+        raise structlog.DropEvent
+
+    places = [(gateway, "monotonic"), (engine, "monotonic"), (owner, "monotonic")]
+    before = [(module, name, getattr(module, name)) for module, name in places]
+    before += [(stamp, name, getattr(stamp, name)) for name in ("now_ms", "dice")]
+    configured = structlog.get_config()
+    try:
+        for module, name in places:
+            setattr(module, name, loop.time)
+        stamp.now_ms = clock.local
+        stamp.dice = rng.random
+        structlog.configure(processors=[note])
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+        structlog.configure(**configured)

@@ -1,0 +1,300 @@
+"""Workers on one log and one store: the real gateway, packers, engine, owners, outboxes, timers, retry agent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any, TypeVar
+
+import msgspec
+
+from ojs_stream.agents.engine import Engine
+from ojs_stream.agents.owner import Owner, Wiring
+from ojs_stream.agents.retry import RetryAgent
+from ojs_stream.agents.work import Work
+from ojs_stream.core.outcomes import Outcome
+from ojs_stream.core.records import HomeState
+from ojs_stream.core.world import World
+from ojs_stream.log.gateway import Bounds, Gateway
+from ojs_stream.log.topics import Topics
+from ojs_stream.store import keys
+from ojs_stream.store.reads import Positions
+from ojs_stream.timers.ticker import Ticker
+from tests.simulation.network import NAMESPACE, Link, Network, SimReader, SimSender, SimStore
+
+T = TypeVar("T")
+TICK_S = 0.2
+DEADLINE_S = 4.0
+_state_decoder = msgspec.json.Decoder(HomeState)
+_outcome_decoder = msgspec.json.Decoder(Outcome)
+_whose: contextvars.ContextVar[SimWorker | None] = contextvars.ContextVar("whose", default=None)
+
+
+def task_factory(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **options: Any) -> Any:
+    """Every task belongs to the worker whose code made it: it dies with it."""
+    task = asyncio.Task(work, loop=loop, **options)
+    worker = _whose.get()
+    if worker is not None:
+        worker.tasks.add(task)
+        task.add_done_callback(worker.tasks.discard)
+    return task
+
+
+class SimWorker:
+    """One process."""
+
+    def __init__(self, name: str, cluster: Cluster) -> None:
+        self.name = name
+        self.cluster = cluster
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.link = Link(cluster.net)
+        self.link.on_crash = self.crash
+        self._deliveries: dict[int, list[asyncio.Task[Any]]] = {}
+        self._inside(self._build)
+
+    def _build(self) -> None:
+        net, homes = self.cluster.net, self.cluster.homes
+        self.store = SimStore(self.link)
+        reader = SimReader(self.link)
+        sender = SimSender(self.link)
+        self.gateway = Gateway(
+            instance=self.name,
+            homes=homes,
+            topic=f"{NAMESPACE}.commands",
+            producer=sender,
+            bounds=Bounds(deadline_s=DEADLINE_S),
+            lookups=self,
+        )
+        self.work = Work(homes, lambda home: self.engine.owners.get(home))
+        wiring = Wiring(
+            store=self.store,
+            namespace=NAMESPACE,
+            homes=homes,
+            topics=Topics(NAMESPACE),
+            sender=sender,
+            open_reader=reader.open,
+            gateway=self.gateway,
+            positions=Positions(homes),
+            wake=lambda: self.engine.wake(),
+            on_commit=self._on_commit,
+            publish=self._publish,
+        )
+        self.engine = Engine(wiring, reader)
+        self.retry_agent = RetryAgent(self._submit_system)
+        self.tickers = [
+            Ticker(
+                index,
+                owners=lambda: list(self.engine.owners.values()),
+                store=self.store,
+                submit=self._submit_system,
+            )
+            for index in ("run", "reap")
+        ]
+        self.gateway.start()
+        self.engine.start()
+        self.spawn(self.retry_agent.run())
+        for ticker in self.tickers:
+            self.spawn(self._beat(ticker))
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    @property
+    def dead(self) -> bool:
+        """Whether it has crashed."""
+        return self.link.dead
+
+    def _inside(self, act: Callable[..., T], *arguments: Any) -> T:
+        """Do it as code of this process: the tasks it makes are its own."""
+        token = _whose.set(self)
+        try:
+            return act(*arguments)
+        finally:
+            _whose.reset(token)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run as a part of this process."""
+        return self._inside(asyncio.get_running_loop().create_task, work)
+
+    def crash(self) -> None:
+        """SIGKILL: nothing of it runs any more, nothing it says is heard."""
+        if not self.dead:
+            self.link.dead = True
+            for task in list(self.tasks):
+                task.cancel()
+            self.cluster.crashed(self)
+
+    async def call(self, home: int, command: Any) -> Outcome:
+        """A view: submit and wait. ``ConnectionError`` when the process dies under it."""
+        if self.dead:
+            raise ConnectionError("the worker is dead")
+        task = self.spawn(self.gateway.submit(home, command))
+        await asyncio.wait([task])
+        if task.cancelled() or self.dead:
+            raise ConnectionError("the worker died")
+        return task.result()  # type: ignore[no-any-return]
+
+    # -- wiring -------------------------------------------------------------------------------------------
+
+    async def _beat(self, ticker: Ticker) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            await ticker.run_once()
+
+    async def _submit_system(self, home: int, command: Any) -> Outcome:
+        return await self.gateway.submit(home, command, gated=False)
+
+    def _on_commit(self, owner: Owner, world: World) -> None:
+        self.work.committed(owner, world)
+
+    def _publish(self, instance: str, home: int, applied: int, replies: list[tuple[str, Outcome]]) -> None:
+        self.spawn(self._publish_one(instance, home, applied, replies))
+
+    async def _publish_one(
+        self, instance: str, home: int, applied: int, replies: list[tuple[str, Outcome]]
+    ) -> None:
+        await self.link.step()
+        other = self.cluster.worker(instance)
+        net = self.cluster.net
+        if other is None or other.dead or net.rng.random() < net.faults.reply_lost:
+            return
+        for submit, outcome in replies:
+            other.gateway.resolve(submit, outcome)
+        other.gateway.applied(home, applied)
+
+    async def outcomes(self, late: list[tuple[int, str]]) -> list[Outcome | None]:
+        """See ``Lookups``."""
+        await self.link.step()
+        data = self.cluster.net.store.data
+        for home in sorted({home for home, _ in late}):
+            applied = data.get(keys.applied(NAMESPACE, home))
+            if applied is not None:
+                self.gateway.applied(home, int(applied))
+        found = [data.get(keys.outcome(NAMESPACE, home, submit)) for home, submit in late]
+        return [None if each is None else _outcome_decoder.decode(each) for each in found]
+
+    async def mark(self, destination: int, source: int) -> int:
+        """See ``Lookups``."""
+        owner = self.engine.owners.get(destination)
+        if owner is not None and owner.live:
+            return owner.state.marks.get(str(source), 0)
+        await self.link.step()
+        data = self.cluster.net.store.data.get(keys.home_state(NAMESPACE, destination))
+        return 0 if data is None else _state_decoder.decode(data).marks.get(str(source), 0)
+
+    # -- the group ----------------------------------------------------------------------------------------
+
+    def assign(self, homes: set[int]) -> None:
+        """What Faust says: these partitions are yours."""
+        self._inside(self.engine.assign, homes)
+        for home in sorted(homes - self._deliveries.keys()):
+            self._deliveries[home] = [self.spawn(self._deliver(home)), self.spawn(self._deliver_retries(home))]
+
+    def revoke(self, homes: set[int]) -> None:
+        """What Faust says: these are yours no more."""
+        for home in sorted(homes & self._deliveries.keys()):
+            for task in self._deliveries.pop(home):
+                task.cancel()
+        self._inside(self.engine.revoke, homes)
+        for home in homes:
+            self.work.forget(home)
+
+    async def _deliver(self, home: int) -> None:
+        net = self.cluster.net
+        topic = f"{NAMESPACE}.commands"
+        log = net.partition(topic, home)
+        # Faust's committed offset is a metric: it may be behind or ahead of what is applied.
+        at = max(0, len(log) - net.rng.randint(0, 10)) if net.rng.random() < 0.5 else len(log)
+        while True:
+            await self.link.step()
+            while at >= len(log):
+                net.appended(topic, home).clear()
+                await net.appended(topic, home).wait()
+            if net.rng.random() < net.faults.duplicate:
+                at = max(0, at - net.rng.randint(1, 10))
+            end = min(len(log), at + net.rng.randint(1, 30))
+            if net.rng.random() >= net.faults.gap:
+                for record in log[at:end]:
+                    self.engine.offer(home, record)
+            at = end
+
+    async def _deliver_retries(self, home: int) -> None:
+        net = self.cluster.net
+        topic = f"{NAMESPACE}.retry"
+        log = net.partition(topic, home)
+        at = len(log)
+        while True:
+            await self.link.step()
+            while at >= len(log):
+                net.appended(topic, home).clear()
+                await net.appended(topic, home).wait()
+            for record in log[at:]:
+                self.retry_agent.offer(home, record.value)
+            at = len(log)
+
+
+class Cluster:
+    """The group: who lives, who owns what."""
+
+    def __init__(self, net: Network, homes: int, size: int) -> None:
+        self.net = net
+        self.homes = homes
+        self.workers: list[SimWorker] = []
+        self.assignment: dict[int, SimWorker] = {}
+        self._born = 0
+        self.calm = False
+        for _ in range(size):
+            self.add()
+
+    @property
+    def rng(self) -> Random:
+        """The dice of the run."""
+        return self.net.rng
+
+    @property
+    def alive(self) -> list[SimWorker]:
+        """Those that answer."""
+        return [worker for worker in self.workers if not worker.dead]
+
+    def add(self) -> SimWorker:
+        """A new process."""
+        self._born += 1
+        worker = SimWorker(f"w{self._born}", self)
+        self.workers.append(worker)
+        return worker
+
+    def worker(self, name: str) -> SimWorker | None:
+        """A process by its instance name."""
+        return next((worker for worker in self.workers if worker.name == name), None)
+
+    def crashed(self, worker: SimWorker) -> None:
+        """The group notices after a while; a supervisor starts another."""
+        loop = self.net.loop
+        loop.call_later(self.rng.uniform(0.1, 1.0), self.add)
+        loop.call_later(self.rng.uniform(0.2, 4.0), self.rebalance)
+
+    def rebalance(self, *, zombies: bool = False) -> None:
+        """Every home to one living worker. ``zombies``: the old owners learn of it late and go on."""
+        if not self.alive:
+            self.net.loop.call_later(0.2, self.rebalance)
+            return
+        for home in range(self.homes):
+            before, after = self.assignment.get(home), self.rng.choice(self.alive)
+            if before is after:
+                continue
+            self.assignment[home] = after
+            if before is not None and not before.dead:
+                wait = self.rng.uniform(0.5, 5.0) if zombies else self.rng.uniform(0.0, 0.05)
+                self.net.loop.call_later(wait, self._revoke, before, home)
+            if after.dead:
+                continue
+            self.net.loop.call_later(self.rng.uniform(0.0, 0.3), self._assign, after, home)
+
+    def _revoke(self, worker: SimWorker, home: int) -> None:
+        if not worker.dead and self.assignment.get(home) is not worker:
+            worker.revoke({home})
+
+    def _assign(self, worker: SimWorker, home: int) -> None:
+        if not worker.dead and self.assignment.get(home) is worker:
+            worker.assign({home})
