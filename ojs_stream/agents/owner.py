@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -39,15 +39,16 @@ from ojs_stream.store.rounds import HomeRound, LogEntry, fold_rounds
 log = structlog.get_logger(__name__)
 
 BUFFER_RECORDS_MAX = 20_000
-"""Beyond it live records are dropped and read again from the log: bounded memory, nothing lost."""
+BUFFER_BYTES_MAX = 64 * 1024 * 1024
+"""Beyond these live records are dropped and read again from the log: bounded memory, nothing lost."""
 KNOWN_RECORDS_MAX = 20_000
 ROUND_RECORDS_MAX = 64
-ROUND_BYTES_MAX = 8 * 1024 * 1024
+ROUND_BYTES_MAX = 512 * 1024
+"""A round folds without a wait: so much is about 1,000 commands, 20 ms."""
 UNSENT_EVENTS_MAX = 8_000
 """With more unsent events the home folds nothing: the ring must not run over them."""
 RECOVER_WAIT_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 REFUSED_RETRY_S = 5.0
-CATCH_UP_RECORDS = 200
 MESSAGES_HOLD_S = 60.0
 """How long a rebuilt home waits for the other homes' marks before it sends messages again."""
 OUTCOME_AGE_MS_MAX = OUTCOME_S * 1000
@@ -106,6 +107,20 @@ class _Limbo:
     replies: list[tuple[str, Outcome]] = field(default_factory=list)
 
 
+def chunks(records: Sequence[LogRecord]) -> Iterator[list[LogRecord]]:
+    """Records in portions of a round."""
+    chunk: list[LogRecord] = []
+    size = 0
+    for record in records:
+        if chunk and (len(chunk) >= ROUND_RECORDS_MAX or size + len(record.value) > ROUND_BYTES_MAX):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(record)
+        size += len(record.value)
+    if chunk:
+        yield chunk
+
+
 def entry_of(record: LogRecord) -> LogEntry:
     """The commands of a log record."""
     commands: list[Any] = []
@@ -130,6 +145,7 @@ class Owner:
         self.recoveries = 0
         self._wiring = wiring
         self._buffer: deque[LogRecord] = deque()
+        self._buffer_bytes = 0
         self._highest_dropped = -1
         self._alarm = asyncio.Event()
         self._why = "assigned"
@@ -185,12 +201,14 @@ class Owner:
 
     def offer(self, record: LogRecord) -> None:
         """A live record from the agent."""
-        if self.phase != "live" or len(self._buffer) >= BUFFER_RECORDS_MAX:
+        full = len(self._buffer) >= BUFFER_RECORDS_MAX or self._buffer_bytes > BUFFER_BYTES_MAX
+        if self.phase != "live" or full:
             self._highest_dropped = max(self._highest_dropped, record.offset)
             if self.phase == "live":
                 self.alarm("the buffer of live records is full")
             return
         self._buffer.append(record)
+        self._buffer_bytes += len(record.value)
         self._wiring.wake()
 
     def alarm(self, why: str) -> None:
@@ -206,6 +224,7 @@ class Owner:
         if self._buffer:
             self._highest_dropped = max(self._highest_dropped, self._buffer[-1].offset)
             self._buffer.clear()
+            self._buffer_bytes = 0
 
     # -- live rounds --------------------------------------------------------------------------------------
 
@@ -222,6 +241,7 @@ class Owner:
                     self.alarm(f"a gap: offset {expected} is next, {record.offset} came")
                 break
             self._buffer.popleft()
+            self._buffer_bytes -= len(record.value)
             if record.offset == expected:
                 taken.append(record)
                 size += len(record.value)
@@ -439,8 +459,8 @@ class Owner:
         self.progress = Progress(done=0, total=max(0, end - self.next))
         while not self.closed:
             async for records in reader.read(topic, self.home, self.next, end):
-                for start in range(0, len(records), CATCH_UP_RECORDS):
-                    await self._fold_gap(records[start : start + CATCH_UP_RECORDS])
+                for chunk in chunks(records):
+                    await self._fold_gap(chunk)
             # Offsets at the end that hold no record (transaction markers) count as passed.
             if self.next > self._highest_dropped or self._highest_dropped < end:
                 self.phase = "live"

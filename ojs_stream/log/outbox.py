@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from ojs_stream.core.world import Message, NumberedEffect, NumberedEvent
-from ojs_stream.errors import UnavailableError
+from ojs_stream.errors import RefusedError, UnavailableError
 from ojs_stream.log.codec import encode_pack, pack_headers
 from ojs_stream.log.producer import Record
 from ojs_stream.log.topics import Topics
@@ -83,6 +83,14 @@ class Lane(Generic[T]):
                 await self._send(batch)
             except UnavailableError as error:
                 log.warning("outbox waits for Kafka", lane=self._name, items=len(batch), reason=str(error))
+            except RefusedError as error:
+                # Larger than a topic takes. Waiting would hold up everything behind it for ever.
+                if len(batch) == 1:
+                    log.error("a record cannot be sent and is dropped", lane=self._name, reason=str(error))
+                    return
+                for item in batch:
+                    await self._insist([item])
+                return
             else:
                 return
             await asyncio.sleep(wait)

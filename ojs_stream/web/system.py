@@ -16,7 +16,6 @@ from ojs_stream.web.middleware import Call
 from ojs_stream.web.responses import OJS_VERSION
 
 CONFORMANCE_LEVEL = 1
-HOMEPAGE = "https://github.com/openjobspec/ojs-stream"
 
 
 async def health(call: Call) -> web.Response:
@@ -72,12 +71,10 @@ def manifest_of(endpoints: dict[str, str], call: Call) -> dict[str, Any]:
             "name": "ojs-stream",
             "version": __version__,
             "language": "python",
-            "homepage": HOMEPAGE,
-            "repository": HOMEPAGE,
         },
         "conformance_level": CONFORMANCE_LEVEL,
         "conformance_tier": "runtime",
-        "protocols": ["http"],
+        "protocols": ["http", "kafka"],
         "backend": "kafka+redis",
         "capabilities": _capabilities(endpoints),
         "extensions": ["dead-letter"] if "dead_letter_list" in endpoints else [],

@@ -1,0 +1,124 @@
+"""Hypothesis strategies: whole histories of commands, as (milliseconds since the one before, home, command)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from ojs_stream.core.commands import (
+    Ack,
+    Activate,
+    Beat,
+    Cancel,
+    Command,
+    DeleteDead,
+    Direct,
+    Extend,
+    GiveBack,
+    Pause,
+    Promote,
+    RemoveWorker,
+    Reset,
+    Resume,
+    RetryDead,
+)
+from ojs_stream.core.homes import home_of
+from ojs_stream.core.records import Retention
+from tests.support.builders import MINUTE, SECOND, claim, command, enqueue, job, nack, policy, tick
+
+Step = tuple[int, int | None, Command]
+QUEUES = ("alpha", "beta", "gamma")
+WORKERS = ("w1", "w2", "wö:3")
+SHORT = Retention(10 * SECOND, 20 * SECOND, 30 * SECOND, 40 * SECOND)
+
+
+def job_ids(homes: int) -> list[str]:
+    """The few ids that a history uses: most commands shall meet a job. Every second one is a client's."""
+    made = []
+    for number in range(12):
+        home = home_of(QUEUES[number % 3], homes)
+        client = number % 2
+        made.append(f"0197f0a0-0000-7000-{8 + client}000-{number:09x}{0 if client else home:03x}")
+    return made
+
+
+def _jobs(homes: int) -> st.SearchStrategy[Any]:
+    ids = job_ids(homes)
+
+    def build(number: int, options: dict[str, Any]) -> Any:
+        options = {"retry": policy(max_attempts=2, on_exhaustion="dead_letter", jitter=True), **options}
+        return job(
+            QUEUES[number % 3], homes=homes, id=ids[number], client_id=bool(number % 2), retention=SHORT, **options
+        )
+
+    options = st.sampled_from(
+        [
+            {},
+            {"pending": True},
+            {"delay_ms": 1_500},
+            {"expires_in_ms": 2_000},
+            {"priority": 50, "timeout_ms": 4 * SECOND},
+            {"visibility_timeout_ms": 3 * SECOND},
+            {"total_timeout_ms": 6 * SECOND, "timeout_ms": SECOND},
+            {"args": Raw(b'[18446744073709551616, "\xc3\xa9"]'), "extra": Raw(b'{"x_a":1e400}')},
+            {"retry": policy(max_attempts=1)},
+        ]
+    )
+    return st.builds(build, st.integers(0, 11), options)
+
+
+def _commands(homes: int) -> st.SearchStrategy[Command]:
+    ids = st.sampled_from(job_ids(homes))
+    queues = st.sampled_from(QUEUES)
+    workers = st.sampled_from(WORKERS)
+    some_ids = st.lists(ids, min_size=1, max_size=3, unique=True).map(tuple)
+    new = st.lists(_jobs(homes), min_size=1, max_size=3, unique_by=lambda each: each.id)
+    claims = st.builds(
+        lambda names, count, worker: claim(*names, count=count, worker=worker),
+        st.lists(queues, min_size=1, max_size=2, unique=True),
+        st.integers(1, 4),
+        workers,
+    )
+    failures = st.sampled_from(
+        [{}, {"requeue": True}, {"code": "DEAD_LETTER"}, {"retryable": False}, {"details": Raw(b"[1]")}]
+    )
+    return st.one_of(
+        st.builds(lambda jobs: enqueue(*jobs), new),
+        st.builds(lambda jobs: enqueue(*jobs), new),
+        claims,
+        claims,
+        st.builds(lambda one: command(Ack, job_id=one, result=Raw(b'{"ok":1}')), ids),
+        st.builds(lambda one, fields: nack(one, **fields), ids, failures),
+        st.builds(lambda one: command(Cancel, job_id=one), ids),
+        st.builds(lambda one: command(Activate, job_id=one), ids),
+        st.builds(lambda one: command(Promote, job_id=one, attempt=1), ids),
+        st.builds(lambda one, queue: command(RetryDead, job_id=one, queue=queue), ids, st.sampled_from(("", *QUEUES))),
+        st.builds(lambda one: command(DeleteDead, job_id=one), ids),
+        st.builds(lambda some, worker: command(Extend, worker_id=worker, job_ids=some), some_ids, workers),
+        st.builds(lambda some, worker: command(GiveBack, worker_id=worker, job_ids=some), some_ids, workers),
+        st.builds(lambda queue: command(Pause, queue=queue), queues),
+        st.builds(lambda queue: command(Resume, queue=queue), queues),
+        st.builds(
+            lambda worker, state: command(Beat, worker_id=worker, state=state, dead_after_ms=3_000, keep_ms=9_000),
+            workers,
+            st.sampled_from(("", "quiet", "terminate")),
+        ),
+        st.builds(lambda worker: command(Direct, worker_id=worker, directive="running"), workers),
+        st.builds(lambda worker: command(RemoveWorker, worker_id=worker), workers),
+        st.builds(lambda index: tick(index), st.sampled_from(("run", "reap"))),
+        st.builds(lambda index: tick(index), st.sampled_from(("run", "reap"))),
+    )
+
+
+def histories(homes: int, *, size: int = 60) -> st.SearchStrategy[list[Step]]:
+    """Commands with pauses between them; ticks and resets go to any home, the clock may step back."""
+    pauses = st.sampled_from([0, 0, 0, 1, 500, 2_000, 4_000, 7_000, MINUTE, -3_000])
+    reset = st.builds(lambda: command(Reset))
+    rare = st.integers(0, 30).flatmap(lambda dice: reset if dice == 0 else _commands(homes))
+
+    def place(pause: int, home: int, asked: Command) -> Step:
+        return pause, home if type(asked).__name__ in ("Tick", "Reset") else None, asked
+
+    return st.lists(st.builds(place, pauses, st.integers(0, homes - 1), rare), min_size=5, max_size=size)
