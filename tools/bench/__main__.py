@@ -31,18 +31,10 @@ QUICK_CONNECTIONS = (1, 64)
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
-    parser.add_argument(
-        "--url", default=os.environ.get("OJS_URL", ""), help="default: OJS_URL, else embedded"
-    )
-    parser.add_argument(
-        "--partitions", type=int, default=EMBEDDED_PARTITIONS, help="partitions of ojs.commands"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=0.0, help=f"length of each case (default: {SECONDS:g})"
-    )
-    parser.add_argument(
-        "--connections", type=int, nargs="+", help=f"default: {' '.join(map(str, CONNECTIONS))}"
-    )
+    parser.add_argument("--url", default=os.environ.get("OJS_URL", ""), help="default: OJS_URL, else embedded")
+    parser.add_argument("--partitions", type=int, default=EMBEDDED_PARTITIONS, help="partitions of ojs.commands")
+    parser.add_argument("--seconds", type=float, default=0.0, help=f"length of each case (default: {SECONDS:g})")
+    parser.add_argument("--connections", type=int, nargs="+", help=f"default: {' '.join(map(str, CONNECTIONS))}")
     parser.add_argument("--quick", action="store_true", help="short cases at 1 and 64 connections only")
     parser.add_argument("--json", type=Path, help="write all figures and checks here")
     parser.add_argument("--markdown", type=Path, help="write the report as markdown here")

@@ -111,9 +111,7 @@ def figure(case: str, result: LoadResult, *, connections: int, queues: int, floo
 def machine() -> dict[str, str]:
     """Return what a reader must know of this machine to read the figures."""
     return {
-        "cores": str(
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
-        ),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0),
         "cpu": _cpu_model(),
         "system": platform.platform(terse=True),
         "python": f"{platform.python_implementation()} {sys.version.split()[0]}",

@@ -65,9 +65,7 @@ def _judge_pair(checks: Checks, figures: Figures, queues: int, case: str, least:
 
 def _judge_errors(checks: Checks, figures: Figures) -> None:
     errors = sum(figure.error_count for figure in figures.figures)
-    sample = next(
-        (f"; first: {figure.error_sample}" for figure in figures.figures if figure.error_sample), ""
-    )
+    sample = next((f"; first: {figure.error_sample}" for figure in figures.figures if figure.error_sample), "")
     checks.add("every request of every case got a 2xx", passed=errors == 0, found=f"{errors} did not{sample}")
 
 

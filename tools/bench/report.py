@@ -46,9 +46,7 @@ def write_markdown(figures: Figures, checks: Checks, path: Path) -> None:
     lines += ["| " + " | ".join(_COLUMNS) + " |", "| " + " | ".join("---:" for _ in _COLUMNS) + " |"]
     lines += ["| " + " | ".join(row) + " |" for row in _rows(figures)]
     lines += ["", *(f"- {line}" for line in (*_drifts(figures), *_remarks(figures))), ""]
-    lines += [
-        f"- {'pass' if check.passed else '**FAIL**'}: {check.name}: {check.found}" for check in checks.made
-    ]
+    lines += [f"- {'pass' if check.passed else '**FAIL**'}: {check.name}: {check.found}" for check in checks.made]
     path.write_text("\n".join([*lines, "", checks.summary, ""]))
 
 

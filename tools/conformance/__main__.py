@@ -72,9 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _requirement(text: str) -> tuple[int, Required]:
     level, _, allowed = text.partition(":")
-    return int(level), Required(
-        allowed={case: "allowed by --required" for case in allowed.split(",") if case}
-    )
+    return int(level), Required(allowed={case: "allowed by --required" for case in allowed.split(",") if case})
 
 
 def _chosen(options: argparse.Namespace) -> list[Case]:

@@ -119,9 +119,7 @@ def suites_root() -> Path:
     return Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "conformance"
 
 
-def load_cases(
-    suite: Path | None = None, *, levels: Collection[int] | None = None, text: str = ""
-) -> list[Case]:
+def load_cases(suite: Path | None = None, *, levels: Collection[int] | None = None, text: str = "") -> list[Case]:
     """Load the cases of a folder, sorted by id and file; a file's `level` decides, not its folder.
 
     Without `suite` these are the core suites, the folders ``level-*`` of `suites_root`. `text` keeps the

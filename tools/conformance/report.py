@@ -153,9 +153,7 @@ def _demand(required: Required | None) -> str:
 
 def _show_failed(console: Console, name: str, result: CaseResult) -> None:
     failure = result.failures[0]
-    console.print(
-        f"[red]failed[/] {escape(f'{name} {result.case.id} {result.case.name} ({result.case.file})')}"
-    )
+    console.print(f"[red]failed[/] {escape(f'{name} {result.case.id} {result.case.name} ({result.case.file})')}")
     console.print(f"  {escape(str(failure))}", highlight=False)
     console.print(f"  expected {escape(failure.expected)}, got {escape(failure.got)}", highlight=False)
 

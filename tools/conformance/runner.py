@@ -117,9 +117,7 @@ class Target:
     async def send(self, step: Step, bodies: dict[str, dict[str, Json]]) -> Answer:
         """Send a step's request with its templates filled."""
         data = (
-            None
-            if isinstance(step.body, msgspec.UnsetType)
-            else fill(bytes(step.body).decode(), bodies).encode()
+            None if isinstance(step.body, msgspec.UnsetType) else fill(bytes(step.body).decode(), bodies).encode()
         )
         return await self._ask(step.action, fill(step.path, bodies), _headers(step, data), data)
 
@@ -177,9 +175,7 @@ def _groups(steps: Sequence[Step]) -> Iterator[list[Step]]:
 
 
 def _together(group: list[Step], step: Step) -> bool:
-    return any(
-        step.parallel_with == other.id or other.parallel_with == step.id for other in group if other.id
-    )
+    return any(step.parallel_with == other.id or other.parallel_with == step.id for other in group if other.id)
 
 
 async def _run_step(target: Target, step: Step, bodies: dict[str, dict[str, Json]]) -> list[Failure]:

@@ -29,15 +29,9 @@ def _arguments() -> argparse.Namespace:
     url_help = "server to use (default: OJS_URL, then a server on port 8080, then an embedded one)"
     parser.add_argument("--url", default=os.environ.get("OJS_URL", ""), help=url_help)
     parser.add_argument("--brokers", default="", help="Kafka of that server (default: KAFKA_BROKERS)")
-    parser.add_argument(
-        "--namespace", default="", help="its OJS_NAMESPACE (default: OJS_NAMESPACE, then ojs)"
-    )
-    parser.add_argument(
-        "--embedded", action="store_true", help="start an embedded server even if one is running"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=WORKERS, help="worker processes (default: %(default)s)"
-    )
+    parser.add_argument("--namespace", default="", help="its OJS_NAMESPACE (default: OJS_NAMESPACE, then ojs)")
+    parser.add_argument("--embedded", action="store_true", help="start an embedded server even if one is running")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="worker processes (default: %(default)s)")
     parser.add_argument("--files", type=int, default=0, help="take only this many files (default: all)")
     return parser.parse_args()
 

@@ -102,6 +102,5 @@ def difference(expected: EventCounts, found: EventCounts) -> list[str]:
     """Return one sentence for each job and type whose count is not as expected."""
     keys = sorted(key for key in expected.keys() | found.keys() if expected[key] != found[key])
     return [
-        f"{job_id} {kind}: {expected[job_id, kind]} expected, {found[job_id, kind]} found"
-        for job_id, kind in keys
+        f"{job_id} {kind}: {expected[job_id, kind]} expected, {found[job_id, kind]} found" for job_id, kind in keys
     ]

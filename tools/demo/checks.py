@@ -44,7 +44,5 @@ class Checks:
         """Print every check with what was found, then the summary as the last line."""
         for check in self.made:
             word = "[green]pass[/]" if check.passed else "[bold red]FAIL[/]"
-            console.print(
-                f"{word}  {escape(check.name)}: {escape(check.found)}", highlight=False, soft_wrap=True
-            )
+            console.print(f"{word}  {escape(check.name)}: {escape(check.found)}", highlight=False, soft_wrap=True)
         console.print(self.summary, highlight=False)

@@ -62,8 +62,7 @@ class Run:
         """Enqueue, work, and read back every record and the dead letters."""
         crew = Crew(url=url, queue=self._queue, root=root, count=workers, progress=self._progress)
         self._lines = {
-            name: self._bars.add_task(name, total=len(self._files))
-            for name in ("enqueued", "completed", "dead")
+            name: self._bars.add_task(name, total=len(self._files)) for name in ("enqueued", "completed", "dead")
         }
         crew.start()
         try:

@@ -46,9 +46,7 @@ async def read_ledger(brokers: str, topic: str, *, job_ids: Iterable[str], expec
         await consumer.stop()
 
 
-async def _read(
-    consumer: AIOKafkaConsumer, topic: str, wanted: frozenset[str], expected: EventCounts
-) -> Ledger:
+async def _read(consumer: AIOKafkaConsumer, topic: str, wanted: frozenset[str], expected: EventCounts) -> Ledger:
     partitions = _assigned(consumer, topic)
     ledger = Ledger()
     deadline = time.monotonic() + PATIENCE_S
@@ -66,9 +64,7 @@ def _assigned(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
     return partitions
 
 
-async def _read_to_end(
-    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], ledger: Ledger
-) -> None:
+async def _read_to_end(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], ledger: Ledger) -> None:
     ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
     while any([await consumer.position(partition) < end for partition, end in ends.items()]):
         await _read_once(consumer, ledger)

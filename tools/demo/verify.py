@@ -102,9 +102,7 @@ def _check_positions(checks: Checks, ledger: Ledger) -> None:
     gaps = ledger.gaps()
     partitions = len({event.partition for event in ledger.distinct.values()})
     repeats = f"{ledger.repeats} records only repeat an event"
-    found = (
-        f"{len(ledger.distinct)} events in {partitions} partitions, {repeats}, irregular: {gaps or 'none'}"
-    )
+    found = f"{len(ledger.distinct)} events in {partitions} partitions, {repeats}, irregular: {gaps or 'none'}"
     checks.add(
         "event positions are contiguous in each partition",
         passed=bool(ledger.distinct) and not gaps,
