@@ -274,7 +274,7 @@ class Settings:
     )
     packs_in_flight: int = _setting(
         "OJS_PACKS_IN_FLIGHT",
-        "2",
+        "1",
         _whole(1, 16),
         unit="packs",
         meaning="Packs of a partition that are not applied yet.",

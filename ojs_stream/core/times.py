@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DURATION = re.compile(
     r"P(?!$)(?:(?P<y>\d+)Y)?(?:(?P<mo>\d+)M)?(?:(?P<w>\d+)W)?(?:(?P<d>\d+)D)?"
     r"(?:T(?=\d)(?:(?P<h>\d+)H)?(?:(?P<mi>\d+)M)?(?:(?P<s>\d+(?:\.\d+)?)S)?)?"
@@ -38,7 +39,8 @@ def parse_timestamp(text: str) -> int:
     if not _RFC3339.fullmatch(text):
         raise ValueError("must be an RFC 3339 timestamp with a zone, such as 2030-01-31T12:00:00Z")
     normal = re.sub(r"(\.\d{6})\d+", r"\1", text.upper().replace(" ", "T"))
-    return int(datetime.fromisoformat(normal).timestamp() * 1000)
+    # In whole numbers: as a float, 8.027 s are 8026 ms.
+    return (datetime.fromisoformat(normal) - _EPOCH) // timedelta(milliseconds=1)
 
 
 def parse_duration(text: str) -> int:

@@ -42,7 +42,7 @@ class Bounds(Struct, frozen=True, kw_only=True):
     waiting_bytes_max: int = 64 * 1024 * 1024
     pack_commands_max: int = 256
     pack_bytes_max: int = 1024 * 1024
-    packs_in_flight_max: int = 2
+    packs_in_flight_max: int = 1
 
 
 class Producer(Protocol):

@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 BATCH_MAX = 2_000
 """Records handed to the producer at once."""
 RETRY_S_MAX = 2.0
+EVENTS_LINGER_S = 0.01
+"""Events wait so long for company: nobody waits for them, and a produce a round costs as much as the round."""
 SEND_TIMEOUT_S = 10.0
 
 
@@ -40,8 +42,9 @@ class Sender(Protocol):
 class Lane(Generic[T]):
     """One in-order sender with its queue: the next batch goes when the one before is acknowledged."""
 
-    def __init__(self, name: str, send: Callable[[list[T]], Awaitable[None]]) -> None:
+    def __init__(self, name: str, send: Callable[[list[T]], Awaitable[None]], *, linger_s: float = 0.0) -> None:
         self._name = name
+        self._linger_s = linger_s
         self._send = send
         self._items: deque[T] = deque()
         self._wake = asyncio.Event()
@@ -70,6 +73,8 @@ class Lane(Generic[T]):
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if self._linger_s:
+                await asyncio.sleep(self._linger_s)
             while self._items:
                 batch = [self._items.popleft() for _ in range(min(BATCH_MAX, len(self._items)))]
                 self.sending = len(batch)
@@ -117,7 +122,7 @@ class Outbox:
         self._on_event = on_event
         self._on_sent = on_sent
         self._trimmed: list[str] = []
-        self.events: Lane[NumberedEvent] = Lane(f"events-{home}", self._send_events)
+        self.events: Lane[NumberedEvent] = Lane(f"events-{home}", self._send_events, linger_s=EVENTS_LINGER_S)
         self.effects: Lane[NumberedEffect] = Lane(f"effects-{home}", self._send_effects)
         self.messages: Lane[Message] = Lane(f"messages-{home}", self._send_messages)
 

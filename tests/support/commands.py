@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from hypothesis import strategies as st
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from ojs_stream.core.commands import (
     Ack,
@@ -15,6 +16,7 @@ from ojs_stream.core.commands import (
     Command,
     DeleteDead,
     Direct,
+    Enqueue,
     Extend,
     GiveBack,
     Pause,
@@ -23,6 +25,7 @@ from ojs_stream.core.commands import (
     Reset,
     Resume,
     RetryDead,
+    Tick,
 )
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.records import Retention
@@ -31,15 +34,20 @@ from tests.support.builders import MINUTE, SECOND, claim, command, enqueue, job,
 Step = tuple[int, int | None, Command]
 QUEUES = ("alpha", "beta", "gamma")
 WORKERS = ("w1", "w2", "wö:3")
+IDS = 16
 SHORT = Retention(10 * SECOND, 20 * SECOND, 30 * SECOND, 40 * SECOND)
 
 
+def _by_client(number: int) -> bool:
+    return number % 2 == 1
+
+
 def job_ids(homes: int) -> list[str]:
-    """The few ids that a history uses: most commands shall meet a job. Every second one is a client's."""
+    """The few ids that a history uses: most commands shall meet a job. Some are a client's."""
     made = []
-    for number in range(12):
+    for number in range(IDS):
         home = home_of(QUEUES[number % 3], homes)
-        client = number % 2
+        client = _by_client(number)
         made.append(f"0197f0a0-0000-7000-{8 + client}000-{number:09x}{0 if client else home:03x}")
     return made
 
@@ -50,7 +58,7 @@ def _jobs(homes: int) -> st.SearchStrategy[Any]:
     def build(number: int, options: dict[str, Any]) -> Any:
         options = {"retry": policy(max_attempts=2, on_exhaustion="dead_letter", jitter=True), **options}
         return job(
-            QUEUES[number % 3], homes=homes, id=ids[number], client_id=bool(number % 2), retention=SHORT, **options
+            QUEUES[number % 3], homes=homes, id=ids[number], client_id=_by_client(number), retention=SHORT, **options
         )
 
     options = st.sampled_from(
@@ -66,7 +74,7 @@ def _jobs(homes: int) -> st.SearchStrategy[Any]:
             {"retry": policy(max_attempts=1)},
         ]
     )
-    return st.builds(build, st.integers(0, 11), options)
+    return st.builds(build, st.integers(0, IDS - 1), options)
 
 
 def _commands(homes: int) -> st.SearchStrategy[Command]:
@@ -112,13 +120,34 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
     )
 
 
-def histories(homes: int, *, size: int = 60) -> st.SearchStrategy[list[Step]]:
-    """Commands with pauses between them; ticks and resets go to any home, the clock may step back."""
+@lru_cache(maxsize=8)
+def _steps(homes: int) -> st.SearchStrategy[Step]:
     pauses = st.sampled_from([0, 0, 0, 1, 500, 2_000, 4_000, 7_000, MINUTE, -3_000])
-    reset = st.builds(lambda: command(Reset))
-    rare = st.integers(0, 30).flatmap(lambda dice: reset if dice == 0 else _commands(homes))
+    numbers = st.integers(0, homes - 1)
+    reset = st.tuples(st.just(0), numbers, st.builds(lambda: command(Reset)))
 
     def place(pause: int, home: int, asked: Command) -> Step:
-        return pause, home if type(asked).__name__ in ("Tick", "Reset") else None, asked
+        return pause, home if isinstance(asked, Tick) else None, asked
 
-    return st.lists(st.builds(place, pauses, st.integers(0, homes - 1), rare), min_size=5, max_size=size)
+    usual = st.builds(place, pauses, numbers, _commands(homes))
+    return st.one_of(*[usual] * 20, reset)
+
+
+def histories(homes: int, *, size: int = 50) -> st.SearchStrategy[list[Step]]:
+    """Commands with pauses between them; ticks and resets go to any home, the clock may step back."""
+    return st.lists(_steps(homes), min_size=5, max_size=size).map(_server_ids_once)
+
+
+def _server_ids_once(history: list[Step]) -> list[Step]:
+    """The server never makes an id twice, and the fold relies on it."""
+    used: set[str] = set()
+    kept: list[Step] = []
+    for pause, home, asked in history:
+        if isinstance(asked, Enqueue):
+            fresh = tuple(new for new in asked.jobs if new.client_id or new.id not in used)
+            used.update(new.id for new in fresh)
+            if fresh:
+                kept.append((pause, home, structs.replace(asked, jobs=fresh)))
+        else:
+            kept.append((pause, home, asked))
+    return kept
