@@ -11,7 +11,6 @@ from aiohttp import web
 from ojs_stream import stamp
 from ojs_stream.core.bodies import ClaimRequest, parse_claim
 from ojs_stream.core.commands import Claim, GiveBack
-from ojs_stream.core.outcomes import Outcome
 from ojs_stream.errors import UnavailableError
 from ojs_stream.web.beats import is_resting
 from ojs_stream.web.middleware import Call
@@ -93,19 +92,9 @@ async def _claim_at(call: Call, home: int, queues: tuple[str, ...], wanted: Clai
         visibility_ms=wanted.visibility_ms,
         **call.base,
     )
-    # A task of its own: when this request is cancelled, somebody must still hear which jobs were claimed.
-    submitted = call.site.spawn(call.ctx.gateway.submit(home, command))
-    try:
-        outcome: Outcome = await asyncio.shield(submitted)
-    except asyncio.CancelledError:
-        call.site.spawn(_give_back_later(call, home, wanted, submitted))
-        raise
-    return [(home, bytes(raw)) for raw in raise_if_refused(outcome).jobs]
-
-
-async def _give_back_later(call: Call, home: int, wanted: ClaimRequest, submitted: asyncio.Task[Outcome]) -> None:
-    outcome = await submitted
-    _give_back(call, wanted, [(home, bytes(raw)) for raw in outcome.jobs])
+    # aiohttp does not cancel the handler of a client that went away: who hears of the claim is always here.
+    outcome = raise_if_refused(await call.ctx.gateway.submit(home, command))
+    return [(home, bytes(raw)) for raw in outcome.jobs]
 
 
 def _give_back(call: Call, wanted: ClaimRequest, claimed: Claimed) -> None:

@@ -29,7 +29,7 @@ from ojs_stream.core.commands import (
 )
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.records import Retention
-from tests.support.builders import MINUTE, SECOND, claim, command, enqueue, job, nack, policy, tick
+from tests.support.builders import MINUTE, SECOND, Fold, claim, command, enqueue, job, nack, policy, tick
 
 Step = tuple[int, int | None, Command]
 QUEUES = ("alpha", "beta", "gamma")
@@ -124,7 +124,7 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
 def _steps(homes: int) -> st.SearchStrategy[Step]:
     pauses = st.sampled_from([0, 0, 0, 1, 500, 2_000, 4_000, 7_000, MINUTE, -3_000])
     numbers = st.integers(0, homes - 1)
-    reset = st.tuples(st.just(0), numbers, st.builds(lambda: command(Reset)))
+    reset = st.tuples(st.just(0), st.none(), st.builds(lambda: command(Reset)))
 
     def place(pause: int, home: int, asked: Command) -> Step:
         return pause, home if isinstance(asked, Tick) else None, asked
@@ -134,8 +134,8 @@ def _steps(homes: int) -> st.SearchStrategy[Step]:
 
 
 def histories(homes: int, *, size: int = 50) -> st.SearchStrategy[list[Step]]:
-    """Commands with pauses between them; ticks and resets go to any home, the clock may step back."""
-    return st.lists(_steps(homes), min_size=5, max_size=size).map(_server_ids_once)
+    """Commands with pauses between them; ticks go to any home, the clock may step back."""
+    return st.lists(_steps(homes), min_size=20, max_size=size).map(_server_ids_once)
 
 
 def _server_ids_once(history: list[Step]) -> list[Step]:
@@ -151,3 +151,14 @@ def _server_ids_once(history: list[Step]) -> list[Step]:
         else:
             kept.append((pause, home, asked))
     return kept
+
+
+def play(fold: Fold, step: Step) -> None:
+    """One step; a reset is for all homes."""
+    pause, home, asked = step
+    fold.now += pause
+    if isinstance(asked, Reset):
+        for each in range(fold.homes):
+            fold.do(asked, home=each)
+    else:
+        fold.do(asked, home=home)

@@ -14,8 +14,16 @@ READ_S = 60.0
 
 
 @asynccontextmanager
-async def consumer_of(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
+async def consumer_of(bootstrap: str, *topics: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer without a group that has all partitions of its topics, at their beginning."""
+    consumer = AIOKafkaConsumer(
+        *topics,
+        bootstrap_servers=bootstrap,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=50,
+    )
     await consumer.start()
     try:
         yield consumer
@@ -40,30 +48,28 @@ async def topics_of(bootstrap: str, namespace: str) -> set[str]:
 
 async def end_offsets(bootstrap: str, topic: str) -> dict[int, int]:
     """Partition -> the offset that its next record will get."""
-    async with consumer_of(bootstrap) as consumer:
+    async with consumer_of(bootstrap, topic) as consumer:
         ends = await consumer.end_offsets(await _places(consumer, topic))
     return {place.partition: end for place, end in ends.items()}
 
 
 async def read_topic(bootstrap: str, topic: str) -> dict[int, list[Any]]:
     """All records that a topic has now, by partition."""
-    async with consumer_of(bootstrap) as consumer:
+    async with consumer_of(bootstrap, topic) as consumer:
         places = await _places(consumer, topic)
         ends = await consumer.end_offsets(places)
         found: dict[int, list[Any]] = {place.partition: [] for place in places}
-        consumer.assign(places)
-        await consumer.seek_to_beginning()
         until = time.monotonic() + READ_S
         while any([await consumer.position(place) < ends[place] for place in places]):
             assert time.monotonic() < until, f"{topic} was not read to its end within {READ_S:g} s"
-            for place, records in (await consumer.getmany(timeout_ms=200)).items():
+            for place, records in (await consumer.getmany(timeout_ms=100)).items():
                 found[place.partition].extend(record for record in records if record.offset < ends[place])
     return found
 
 
 async def _places(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
     until = time.monotonic() + 10
-    while topic not in await consumer.topics():
+    while not consumer.assignment():
         assert time.monotonic() < until, f"there is no topic {topic}"
-        await asyncio.sleep(0.1)
-    return [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        await asyncio.sleep(0.05)
+    return sorted(consumer.assignment())

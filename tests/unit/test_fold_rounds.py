@@ -33,7 +33,7 @@ from tests.support.builders import (
     replay,
     run,
 )
-from tests.support.commands import Step, histories
+from tests.support.commands import Step, histories, play
 from tests.support.recount import recount_all
 
 HOMES = 3
@@ -131,8 +131,8 @@ def test_every_command_has_a_handler() -> None:
 
 def _played(history: list[Step]) -> Fold:
     fold = Fold(HOMES)
-    for pause, home, asked in history:
-        fold.do(asked, home=home, after=pause)
+    for step in history:
+        play(fold, step)
     return fold
 
 
@@ -150,18 +150,17 @@ def test_how_the_log_was_cut_into_rounds_does_not_show(history: list[Step], size
 @given(histories(HOMES))
 def test_indexes_and_counters_always_equal_a_recount(history: list[Step]) -> None:
     fold = Fold(HOMES)
-    for pause, home, asked in history:
-        fold.do(asked, home=home, after=pause)
-        if not any("stage:" in name for dump in fold.dumps() for name in dump):
-            assert recount_all(fold.dumps()) == [], asked
+    for step in history:
+        play(fold, step)
+        assert recount_all(fold.dumps()) == [], step
 
 
 @settings(max_examples=40, deadline=None)
 @given(histories(1))
 def test_a_fold_with_nothing_loaded_first_gives_the_same(history: list[Step]) -> None:
     fold = Fold(1)
-    for pause, home, asked in history:
-        fold.do(asked, home=home, after=pause)
+    for step in history:
+        play(fold, step)
     log = [entry(offset, now, value) for offset, (now, value) in enumerate(fold.logs[0])]
     lazy, eager = MemoryStore(NAMESPACE), MemoryStore(NAMESPACE)
     run(_fold_lazily(lazy, log[:1]))
