@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 TESTS ?= tests
 
-.PHONY: help run test check quick demo conformance bench fmt clean
+.PHONY: help run test check quick sim demo conformance bench fmt clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ check: $(STAMP) ## Check format, lint, types and layers
 
 quick: check ## Check, then the tests that need no Kafka (under 2 minutes)
 	@$(BIN)/python -m pytest $(wildcard tests/unit tests/model tests/simulation)
+
+sim: $(STAMP) ## Simulate 1,000 seeds of faults; SEED=n replays one
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED) --verbose,--seeds 1000 --jobs 2)
 
 demo: $(STAMP) ## Watch thousands of real jobs go through
 	@$(BIN)/python -m tools.demo

@@ -133,6 +133,7 @@ class Runtime:
             ),
             lookups=self,
         )
+        self.gateway.check_home = self.positions.check_not_refused
         self.work = Work(self.homes, self._owner)
         self.mirrors = Mirrors(
             self.topics, self.mirror_producer, self._declare_mirrors, key_is_queue=settings.kafka_use_queue_key

@@ -11,7 +11,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from ojs_stream.agents.owner import Owner, Wiring
-from ojs_stream.errors import UnavailableError
+from ojs_stream.errors import FencedError, UnavailableError
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.store.rounds import HomeRound, fold_rounds
 
@@ -124,6 +124,9 @@ class Engine:
                 await self._round([(owner, again)])
 
     async def _commit(self, taken: Taken) -> None:
+        for owner, done in taken:
+            if not done.sound and owner.continues(done):
+                owner.not_committed(done, [], FencedError("another owner wrote while the round was reading"))
         live = [(owner, done) for owner, done in taken if owner.continues(done)]
         if not live:
             return

@@ -169,6 +169,7 @@ class Owner:
         """Somebody else owns the home now (or soon). Only flags: the rebalance callback must not wait."""
         self.closed = True
         self.phase = "closed"
+        self._wiring.positions.accept(self.home)
         self._alarm.set()
         self._close_outbox()
 
@@ -357,6 +358,7 @@ class Owner:
     def _refuse(self, reason: str) -> None:
         if not self.closed:
             self.phase = "refused"
+            self._wiring.positions.refuse(self.home, reason)
         self.progress.reason = reason
         log.error("home is refused", home=self.home, reason=reason)
 
@@ -370,6 +372,7 @@ class Owner:
         self._close_outbox()
         async with self._wiring.open_reader() as reader:
             await self._find_position(reader)
+            self._wiring.positions.accept(self.home)
             self._settle_limbo()
             await self._open_outbox(reader)
             await self._catch_up(reader)
@@ -450,7 +453,8 @@ class Owner:
             ring = await wiring.store.ring(self.home, tails["events"] + 1, self.state.events)
             self._outbox.add([stored_event(number, data) for number, data in ring], effects)
             self._held.extend(messages)
-        self._outbox.start()
+        if not self._is_closed():
+            self._outbox.start()
 
     async def _catch_up(self, reader: Reader) -> None:
         """Fold from the log until nothing is missing; the step to live has no wait in it."""
@@ -463,7 +467,8 @@ class Owner:
                     await self._fold_gap(chunk)
             # Offsets at the end that hold no record (transaction markers) count as passed.
             if self.next > self._highest_dropped or self._highest_dropped < end:
-                self.phase = "live"
+                if not self._is_closed():
+                    self.phase = "live"
                 return
             end = self._highest_dropped + 1
 
@@ -474,6 +479,8 @@ class Owner:
         await fold_rounds(self._wiring.store, [done])
         if self._is_closed():
             return
+        if not done.sound:
+            raise FencedError("another owner wrote while the round was reading")
         commit, trimmed = self.commit_of(done)
         (error,) = await self._wiring.store.commit([commit])
         if error is not None:
@@ -518,17 +525,22 @@ class Owner:
         if destination == self.home:
             return self.state.marks.get(str(self.home), 0)
         until = monotonic() + MESSAGES_HOLD_S
+        end: int | None = None
         while not self.closed and monotonic() < until:
             try:
-                return await self._settled_mark(destination)
+                # The end as it was at first: under load a log is never folded up to its end of now.
+                end = await self._end_of(destination) if end is None else end
+                return await self._settled_mark(destination, end)
             except (UnavailableError, RedisError, OSError, TimeoutError) as error:
                 log.info("messages wait", home=self.home, destination=destination, reason=str(error))
             await asyncio.sleep(0.1)
         return 0
 
-    async def _settled_mark(self, destination: int) -> int:
+    async def _end_of(self, destination: int) -> int:
         async with self._wiring.open_reader() as reader:
-            _, end = await reader.bounds(self._wiring.topics.commands, destination)
+            return (await reader.bounds(self._wiring.topics.commands, destination))[1]
+
+    async def _settled_mark(self, destination: int, end: int) -> int:
         applied, state = await self._wiring.store.position(destination)
         if applied is None or state is None or applied < end - 1:
             raise UnavailableError(f"home {destination} is behind its log")

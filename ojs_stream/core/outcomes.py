@@ -14,7 +14,8 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A result, or a refusal with an OJS error code.
 
     ``jobs`` are whole jobs as JSON. ``data`` is the command's own answer (see its handler). ``awaits`` lists
-    the messages this command caused: the view waits until their homes have folded them.
+    the messages this command caused: the view waits until their homes have folded them. ``forwarded`` is no
+    answer yet: the job has moved, and the home that it names will answer.
     """
 
     code: str = ""
@@ -23,6 +24,7 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     jobs: tuple[Raw, ...] = ()
     data: dict[str, Any] = {}
     awaits: tuple[Awaited, ...] = ()
+    forwarded: int | None = None
 
     @property
     def refused(self) -> bool:

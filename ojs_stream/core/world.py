@@ -119,11 +119,10 @@ class World:
         self.event_number = state.events
         self.effect_number = state.effects
         self.watched = state.watched
-        self.last = state.last
+        self.last = self.now = state.last
         self.grace = state.grace
         self.sent = state.sent
         self.marks = state.marks
-        self.now = state.last
         self.blank = False
         """After a reset: what is not in memory does not exist."""
         self.wiped: frozenset[str] = frozenset()

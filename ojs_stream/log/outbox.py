@@ -88,10 +88,10 @@ class Lane(Generic[T]):
                 await self._send(batch)
             except UnavailableError as error:
                 log.warning("outbox waits for Kafka", lane=self._name, items=len(batch), reason=str(error))
-            except RefusedError as error:
+            except RefusedError:
                 # Larger than a topic takes. Waiting would hold up everything behind it for ever.
                 if len(batch) == 1:
-                    log.error("a record cannot be sent and is dropped", lane=self._name, reason=str(error))
+                    log.exception("a record cannot be sent and is dropped", lane=self._name)
                     return
                 for item in batch:
                     await self._insist([item])

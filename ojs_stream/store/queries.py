@@ -12,6 +12,7 @@ from ojs_stream.core.homes import home_in_id, home_of
 from ojs_stream.core.names import is_job_id
 from ojs_stream.core.records import IdRecord, JobRecord, Moved, QueueRecord, Record, decode_record
 from ojs_stream.core.states import STATES, State
+from ojs_stream.errors import UnavailableError
 from ojs_stream.store.event_reads import EventReads
 from ojs_stream.store.queue_reads import QueueReads
 from ojs_stream.store.reads import Read, Reads
@@ -93,16 +94,24 @@ class Queries:
         return (await self.jobs((job_id,))).get(job_id)
 
     async def jobs(self, job_ids: Iterable[str]) -> dict[str, tuple[int, JobRecord]]:
-        """(home, record) by id, for the ids that exist; one pipeline, more only where notes are followed."""
+        """(home, record) by id, for the ids that exist; one pipeline, more only where notes are followed.
+
+        ``UnavailableError`` for an id that is held for a job its home does not have yet: "there is none" would
+        be wrong, since the enqueue may have been answered (its message to that home may take its time).
+        """
         found: dict[str, tuple[int, JobRecord]] = {}
         places = {place for job_id in job_ids if is_job_id(job_id) for place in self._places(job_id)}
         seen: set[tuple[str, Place]] = set()
+        held: set[str] = set()
         for _ in range(FOLLOW_MAX):
             wanted = [place for place in places if place not in seen and place[1][1] not in found]
             if not wanted:
                 break
             seen.update(wanted)
-            places = await self._follow(wanted, found)
+            places = await self._follow(wanted, found, held)
+        coming = sorted(held - found.keys())
+        if coming:
+            raise UnavailableError(f"job {coming[0]} is on its way to its home, or just leaving it")
         return found
 
     def _places(self, job_id: str) -> list[tuple[str, Place]]:
@@ -113,7 +122,7 @@ class Queries:
         return places
 
     async def _follow(
-        self, wanted: Sequence[tuple[str, Place]], found: dict[str, tuple[int, JobRecord]]
+        self, wanted: Sequence[tuple[str, Place]], found: dict[str, tuple[int, JobRecord]], held: set[str]
     ) -> set[tuple[str, Place]]:
         reads: list[Read] = [(home, "GET", (kind, job_id), ()) for kind, (home, job_id) in wanted]
         onward: set[tuple[str, Place]] = set()
@@ -125,6 +134,7 @@ class Queries:
                 onward.add(("job", (record.moved, job_id)))
             elif isinstance(record, IdRecord):
                 onward.add(("job", (record.home, job_id)))
+                held.add(job_id)
         return onward
 
     async def leases(self, worker_id: str, limit: int = 1_000) -> list[JobRecord]:

@@ -26,6 +26,7 @@ class Positions:
 
     def __init__(self, homes: int) -> None:
         self._floor = [-1] * homes
+        self._refused: dict[int, str] = {}
 
     def raise_to(self, home: int, offset: int) -> None:
         """Remember that ``home`` has applied ``offset``."""
@@ -34,6 +35,19 @@ class Positions:
     def lower_to(self, home: int, offset: int) -> None:
         """Only for a log that was refused and replaced: forget what was seen."""
         self._floor[home] = offset
+
+    def refuse(self, home: int, reason: str) -> None:
+        """The records of ``home`` are not those of its log: nothing may be read until ``accept``."""
+        self._refused[home] = reason
+
+    def accept(self, home: int) -> None:
+        """``home`` may be read (again)."""
+        self._refused.pop(home, None)
+
+    def check_not_refused(self, home: int) -> None:
+        """Raise with the reason why ``home`` may not be read."""
+        if home in self._refused:
+            raise UnavailableError(f"home {home} is refused: {self._refused[home]}", retry_after_s=5)
 
     def floor(self, home: int) -> int:
         """The offset below which a read is old."""
@@ -52,27 +66,31 @@ class Reads:
     async def many(self, reads: Sequence[Read]) -> list[Any]:
         """The answers in order. ``UnavailableError`` if a home is behind, empty, or Redis is down."""
         touched = sorted({read[0] for read in reads})
-        pipe = self._redis.pipeline(transaction=False)
         for home in touched:
-            pipe.get(keys.applied(self.namespace, home))
+            self.positions.check_not_refused(home)
+        # As known before the read: what is applied while it is under way is not expected of it.
+        floors = [self.positions.floor(home) for home in touched]
+        pipe = self._redis.pipeline(transaction=False)
         for home, command, key, arguments in reads:
             name = key if isinstance(key, str) else keys.record(self.namespace, home, key)
             pipe.execute_command(command, name, *arguments)
+        # Last: a Redis that is wiped in the middle has no position to show for what was not found.
+        for home in touched:
+            pipe.get(keys.applied(self.namespace, home))
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
                 answers: list[Any] = await pipe.execute()
         except (RedisError, OSError, TimeoutError) as error:
             raise UnavailableError(f"Redis does not answer: {error}", retry_after_s=2) from error
-        for home, applied in zip(touched, answers, strict=False):
-            self._check(home, applied)
-        return answers[len(touched) :]
+        for home, floor, applied in zip(touched, floors, answers[len(reads) :], strict=True):
+            self._check(home, floor, applied)
+        return answers[: len(reads)]
 
     async def one(self, home: int, command: str, key: Key | str, *arguments: Any) -> Any:
         """A single checked read."""
         return (await self.many([(home, command, key, arguments)]))[0]
 
-    def _check(self, home: int, applied: bytes | None) -> None:
-        floor = self.positions.floor(home)
+    def _check(self, home: int, floor: int, applied: bytes | None) -> None:
         if applied is None or int(applied) < floor:
             have = "nothing" if applied is None else f"offset {int(applied)}"
             raise UnavailableError(

@@ -54,15 +54,16 @@ def write_commands(commit: Commit) -> Iterator[list[Any]]:
     gone = [name for name, value in commit.strings.items() if value is None]
     for chunk in _chunks(gone, ARGUMENTS_MAX):
         yield ["UNLINK", *chunk]
-    pairs = [part for item in commit.strings.items() if item[1] is not None for part in item]
-    for chunk in _chunks(pairs, ARGUMENTS_MAX):
-        yield ["MSET", *chunk]
     for name, members in commit.zsets.items():
         yield from _zset_commands(name, members)
     for name, fields in commit.hashes.items():
         yield from _hash_commands(name, fields)
     for name, value in commit.expiring.items():
         yield ["SET", name, value, "EX", str(OUTCOME_S)]
+    # ``applied`` is the last string: a script that Redis breaks off before must not look committed.
+    pairs = [part for item in commit.strings.items() if item[1] is not None for part in item]
+    for chunk in _chunks(pairs, ARGUMENTS_MAX):
+        yield ["MSET", *chunk]
 
 
 def _zset_commands(name: str, members: dict[str, int | None]) -> Iterator[list[Any]]:

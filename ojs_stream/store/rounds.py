@@ -45,7 +45,7 @@ class HomeRound:
 
     @property
     def sound(self) -> bool:
-        """Whether everything read was of the state that the round stands on: else its outcomes are worth nothing."""
+        """Whether what was read is of the state that the round stands on: else its outcomes are worthless."""
         return self.world.found <= {self.expected}
 
     @property

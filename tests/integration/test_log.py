@@ -120,9 +120,7 @@ async def test_a_log_with_the_clock_of_its_producers_is_refused(
     kafka: BrokerHandle, admin: AIOKafkaAdminClient, topics: Topics
 ) -> None:
     await admin.create_topics([NewTopic(topics.commands, 2, 1)])
-    with pytest.raises(
-        LogRefusedError, match=r"message\.timestamp\.type=CreateTime, it must be LogAppendTime"
-    ):
+    with pytest.raises(LogRefusedError, match=r"message\.timestamp\.type=CreateTime, it must be LogAppendTime"):
         await declare(kafka.bootstrap, topics, partitions=None, wait_s=WAIT_S)
 
 
@@ -142,9 +140,7 @@ async def test_no_broker_is_said_in_time(topics: Topics) -> None:
     assert time.monotonic() - started < 3
 
 
-async def test_mirrors_have_one_partition(
-    kafka: BrokerHandle, admin: AIOKafkaAdminClient, topics: Topics
-) -> None:
+async def test_mirrors_have_one_partition(kafka: BrokerHandle, admin: AIOKafkaAdminClient, topics: Topics) -> None:
     names = [topics.queue("mail"), topics.queue_retry("mail"), topics.dead_queue("mail"), topics.scheduled]
     for _ in range(2):
         await declare_mirrors(kafka.bootstrap, names, wait_s=WAIT_S)
@@ -170,9 +166,7 @@ async def test_what_is_sent_is_read(producer: LogProducer, reader: LogReader, de
     assert await _all(reader, declared.commands, 0) == []
 
 
-async def test_sends_at_once_all_arrive_with_offsets_of_their_own(
-    producer: LogProducer, declared: Topics
-) -> None:
+async def test_sends_at_once_all_arrive_with_offsets_of_their_own(producer: LogProducer, declared: Topics) -> None:
     offsets = await asyncio.gather(*(producer.send(declared.commands, 0, b"x") for _ in range(200)))
     assert sorted(offsets) == list(range(200))
 

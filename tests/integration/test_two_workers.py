@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from ojs_stream.core.homes import home_of
 from tests.conftest import WorkerFactory
 from tests.support.audit import audit
-from tests.support.client import Client, new_id
-from tests.support.servers import BrokerHandle, RedisHandle
+from tests.support.client import Client, new_id, until
+from tests.support.servers import BrokerHandle, RedisHandle, Worker
 
 QUEUES = ["two-a", "two-b", "two-c", "two-d"]
 STEPS = 120
@@ -129,3 +130,31 @@ async def test_a_job_made_here_is_fetched_there_and_acknowledged_here(worker_fac
             assert (await client.ack(first.url, job["id"], worker_id="w-2"))["state"] == "completed"
             refused = await client.ask(second.url, "POST", "/workers/ack", {"job_id": job["id"]})
             assert (refused.status, refused.code) == (409, "conflict")
+
+
+async def _homes_of(client: Client, worker: Worker) -> list[int]:
+    ready = await client.must(worker.url, "GET", "/../../ready")
+    return [partition["partition"] for partition in ready["partitions"]]
+
+
+async def test_an_accepted_job_is_never_denied_while_its_home_sleeps(worker_factory: WorkerFactory) -> None:
+    """The id is decided at one home, the job lives at another that is slow: "on its way", not "not found"."""
+    awake, asleep = await asyncio.gather(worker_factory(partitions=4), worker_factory(partitions=4))
+    async with Client() as client:
+
+        async def shared() -> bool:
+            return len(await _homes_of(client, awake)) == len(await _homes_of(client, asleep)) == 2
+
+        await until(shared, "two homes each")
+        here, there = await _homes_of(client, awake), await _homes_of(client, asleep)
+        dice = random.Random(5)
+        job_id = next(one for one in iter(lambda: new_id(dice), "") if home_of(one, 4) in here)
+        queue = next(f"far-{n}" for n in range(1000) if home_of(f"far-{n}", 4) in there)
+        asleep.stop_cont(stopped=True)
+        await client.enqueue(awake.url, queue, id=job_id)
+        read = await client.ask(awake.url, "GET", f"/jobs/{job_id}")
+        again = await client.ask(awake.url, "POST", "/jobs", {"type": "a.b", "args": [], "id": job_id})
+        asleep.stop_cont(stopped=False)
+        assert (read.status, bool(read.retry_after)) == (503, True), str(read)
+        assert again.status in (409, 503), str(again)
+        assert (await client.job(awake.url, job_id) or {})["state"] == "available"

@@ -94,7 +94,9 @@ class Audit:
             if set(numbers) != want or any(n > 1 for n in numbers.values()):
                 self.problems.append(f"home {home} made {len(want)} effects, the topics have {sorted(numbers)}")
             if self._records("commands.dead", home):
-                self.problems.append(f"home {home} put a command aside: {self._records('commands.dead', home)[0].value!r}")
+                self.problems.append(
+                    f"home {home} put a command aside: {self._records('commands.dead', home)[0].value!r}"
+                )
 
     # -- messages -----------------------------------------------------------------------------------------
 
@@ -116,7 +118,9 @@ class Audit:
     def _message(self, home: int, seen: dict[int, str], command: dict[str, Any]) -> None:
         number, text = command["number"], json.dumps(command, sort_keys=True)
         if number not in seen and number != max(seen, default=0) + 1:
-            self.problems.append(f"home {home} got message {number} of {command['source']} after {max(seen, default=0)}")
+            self.problems.append(
+                f"home {home} got message {number} of {command['source']} after {max(seen, default=0)}"
+            )
         if seen.setdefault(number, text) != text:
             self.problems.append(f"home {home} got two different messages {number} of {command['source']}")
 
@@ -145,14 +149,18 @@ class Audit:
         for event in chain:
             following = STEPS[state].get(event["type"])
             if following is None:
-                self.problems.append(f"home {home}: job {job_id} was {state or 'unknown'} and then {event['type']}")
+                self.problems.append(
+                    f"home {home}: job {job_id} was {state or 'unknown'} and then {event['type']}"
+                )
                 return state
             if state == "discarded":
                 attempt = 0
             if following == "active":
                 attempt += 1
                 if event["data"]["attempt"] != attempt:
-                    self.problems.append(f"job {job_id} started attempt {event['data']['attempt']} after {attempt - 1}")
+                    self.problems.append(
+                        f"job {job_id} started attempt {event['data']['attempt']} after {attempt - 1}"
+                    )
             state = following
         return state
 
@@ -195,7 +203,9 @@ class Audit:
     def _expect(self, line: Asked, found: int) -> None:
         bounds = {"ok": (1, 1), "refused": (0, 0), "not_written": (0, 0), "unknown": (0, 1)}[line.answer]
         if not bounds[0] <= found <= bounds[1]:
-            self.problems.append(f"{line.kind} {line.tag} {line.fields} was {line.answer}, it happened {found} times")
+            self.problems.append(
+                f"{line.kind} {line.tag} {line.fields} was {line.answer}, it happened {found} times"
+            )
 
     def _enqueues(self) -> None:
         answers: dict[str, list[Asked]] = defaultdict(list)
@@ -204,16 +214,19 @@ class Audit:
                 for job_id in line.fields["ids"]:
                     answers[job_id].append(line)
         for job_id, lines in answers.items():
-            exists = job_id in self._stored
-            if any(line.answer == "ok" for line in lines) and not exists:
-                self.problems.append(f"job {job_id} was accepted and is nowhere")
-            if sum(line.answer == "ok" for line in lines) > 1:
-                self.problems.append(f"job {job_id} was accepted twice")
-            if exists and all(line.answer in ("refused", "not_written") for line in lines):
-                self.problems.append(f"job {job_id} exists, the answers were {[line.answer for line in lines]}")
+            self._enqueued(job_id, [line.answer for line in lines])
         for line in self._history:
             if line.kind == "enqueue" and len({job_id in self._stored for job_id in line.fields["ids"]}) > 1:
                 self.problems.append(f"enqueue {line.fields['ids']} was stored in part")
+
+    def _enqueued(self, job_id: str, answers: list[str]) -> None:
+        exists = job_id in self._stored
+        if "ok" in answers and not exists:
+            self.problems.append(f"job {job_id} was accepted and is nowhere")
+        if answers.count("ok") > 1:
+            self.problems.append(f"job {job_id} was accepted twice")
+        if exists and set(answers) <= {"refused", "not_written"}:
+            self.problems.append(f"job {job_id} exists, the answers were {answers}")
 
     def _revivals(self) -> None:
         asked: dict[str, Counter[str]] = defaultdict(Counter)

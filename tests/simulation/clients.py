@@ -121,7 +121,9 @@ class Client:
         by_client = rng.random() < 0.3
         home = home_of(queue, homes)
         job_id = (
-            f"0197f0a0-1111-7000-9000-{number:012x}" if by_client else f"0197f0a0-0000-7000-8000-{number:09x}{home:03x}"
+            f"0197f0a0-1111-7000-9000-{number:012x}"
+            if by_client
+            else f"0197f0a0-0000-7000-8000-{number:09x}{home:03x}"
         )
         self._history.home[job_id] = home
         return NewJob(

@@ -55,7 +55,7 @@ class SimWorker:
         self._inside(self._build)
 
     def _build(self) -> None:
-        net, homes = self.cluster.net, self.cluster.homes
+        homes = self.cluster.homes
         self.store = SimStore(self.link)
         reader = SimReader(self.link)
         sender = SimSender(self.link)
@@ -67,7 +67,7 @@ class SimWorker:
             bounds=Bounds(deadline_s=DEADLINE_S),
             lookups=self,
         )
-        self.work = Work(homes, lambda home: self.engine.owners.get(home))
+        self.work = Work(homes, self._owner)
         wiring = Wiring(
             store=self.store,
             namespace=NAMESPACE,
@@ -77,7 +77,7 @@ class SimWorker:
             open_reader=reader.open,
             gateway=self.gateway,
             positions=Positions(homes),
-            wake=lambda: self.engine.wake(),
+            wake=self._wake,
             on_commit=self._on_commit,
             publish=self._publish,
         )
@@ -141,6 +141,12 @@ class SimWorker:
         while True:
             await asyncio.sleep(TICK_S)
             await ticker.run_once()
+
+    def _owner(self, home: int) -> Owner | None:
+        return self.engine.owners.get(home)
+
+    def _wake(self) -> None:
+        self.engine.wake()
 
     async def _submit_system(self, home: int, command: Any) -> Outcome:
         return await self.gateway.submit(home, command, gated=False)

@@ -73,7 +73,7 @@ class Link:
         wait = net.rng.random() * (0.2 if net.rng.random() < net.faults.slow else 0.002)
         await asyncio.sleep(wait)
         while self.frozen_until > net.loop.time():
-            await asyncio.sleep(self.frozen_until - net.loop.time())
+            await asyncio.sleep(min(0.25, self.frozen_until - net.loop.time()))
         if self.dead:
             raise asyncio.CancelledError
 
@@ -276,10 +276,7 @@ class SimStore:
         await self._net.store.load(requests)
 
     async def commit(self, commits: Sequence[Commit]) -> list[Exception | None]:
-        try:
-            await self._link.step()
-        except asyncio.CancelledError:
-            raise
+        await self._link.step()
         if self._net.rng.random() >= self._net.faults.commit:
             results = await self._net.store.commit(commits)
             await self._link.step()

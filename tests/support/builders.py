@@ -179,9 +179,7 @@ Record = tuple[int, bytes]
 """(record time, value)"""
 
 
-async def replay(
-    store: Store, log: Sequence[Record], home: int, *, homes: int, sizes: Iterable[int] = ()
-) -> None:
+async def replay(store: Store, log: Sequence[Record], home: int, *, homes: int, sizes: Iterable[int] = ()) -> None:
     """Fold a home's whole log into ``store`` in rounds of ``sizes`` records (then one by one)."""
     cuts = iter(sizes)
     state, expected, start = HomeState(home=home), None, 0
@@ -224,9 +222,7 @@ class Fold:
     def do_all(self, asked: Sequence[Command], *, home: int = 0) -> list[Outcome]:
         """Fold several commands as one record."""
         submits = [f"test:{next(self._submits)}" for _ in asked]
-        sealed = [
-            msgspec.structs.replace(one, submit=submit) for one, submit in zip(asked, submits, strict=True)
-        ]
+        sealed = [msgspec.structs.replace(one, submit=submit) for one, submit in zip(asked, submits, strict=True)]
         self.append(home, sealed)
         return [self._outcomes.get(submit, Outcome(code="silent")) for submit in submits]
 

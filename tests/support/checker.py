@@ -108,7 +108,9 @@ def _step(job: Seen, event: dict[str, Any]) -> list[str]:
     if kind == "job.started":
         job.attempt += 1
         if event["data"]["attempt"] != job.attempt:
-            problems.append(f"{event['subject']}: attempt {event['data']['attempt']} started, {job.attempt} is next")
+            problems.append(
+                f"{event['subject']}: attempt {event['data']['attempt']} started, {job.attempt} is next"
+            )
     job.state = LEADS_TO[kind]
     if kind != "job.failed" and event["data"]["state"] != job.state:
         problems.append(f"{event['subject']}: {kind} says state {event['data']['state']}")
@@ -153,7 +155,11 @@ def _told_twice(history: History) -> list[str]:
     acked = Counter(answer.body["id"] for answer in history.of("/workers/ack") if answer.accepted)
     return [
         *(f"{job_id} was created {times} times" for job_id, times in created.items() if times > 1),
-        *(f"{job_id} attempt {n} was given out {times} times" for (job_id, n), times in given.items() if times > 1),
+        *(
+            f"{job_id} attempt {n} was given out {times} times"
+            for (job_id, n), times in given.items()
+            if times > 1
+        ),
         *(f"{job_id} was acknowledged {times} times" for job_id, times in acked.items() if times > 1),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import random
 import time
@@ -25,7 +26,9 @@ def new_id(dice: random.Random) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-async def until(holds: Callable[[], Awaitable[Any]], what: str, within_s: float = 20.0, every_s: float = 0.05) -> Any:
+async def until(
+    holds: Callable[[], Awaitable[Any]], what: str, within_s: float = 20.0, every_s: float = 0.05
+) -> Any:
     """Ask again until the answer is true, and give it."""
     deadline = time.monotonic() + within_s
     while not (found := await holds()):
@@ -56,7 +59,8 @@ class Client:
         headers = {"Content-Type": "application/json"} if data is not None else {}
         got: dict[str, Any] = {}
         try:
-            async with self._session.request(method, url + API + path, data=data, headers=headers) as answer:
+            body = None if data is None else io.BytesIO(data)
+            async with self._session.request(method, url + API + path, data=body, headers=headers) as answer:
                 raw = await answer.read()
                 retry_after = answer.headers.get("Retry-After", "")
                 got = {"status": answer.status, "raw": raw, "body": json.loads(raw), "retry_after": retry_after}
@@ -75,9 +79,9 @@ class Client:
 
     async def enqueue(self, url: str, queue: str, **job: Any) -> dict[str, Any]:
         wanted = {"type": "test.job", "args": [], "queue": queue, **job}
-        body: dict[str, Any] = await self.must(url, "POST", "/jobs", wanted)
+        body = await self.must(url, "POST", "/jobs", wanted)
         self.history.wanted[body["id"]] = wanted
-        return body["job"]
+        return dict(body["job"])
 
     async def fetch(self, url: str, queues: Sequence[str], worker: str = "", **more: Any) -> list[dict[str, Any]]:
         wanted = {"queues": list(queues), **({"worker_id": worker} if worker else {}), **more}

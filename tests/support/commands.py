@@ -58,7 +58,12 @@ def _jobs(homes: int) -> st.SearchStrategy[Any]:
     def build(number: int, options: dict[str, Any]) -> Any:
         options = {"retry": policy(max_attempts=2, on_exhaustion="dead_letter", jitter=True), **options}
         return job(
-            QUEUES[number % 3], homes=homes, id=ids[number], client_id=_by_client(number), retention=SHORT, **options
+            QUEUES[number % 3],
+            homes=homes,
+            id=ids[number],
+            client_id=_by_client(number),
+            retention=SHORT,
+            **options,
         )
 
     options = st.sampled_from(
@@ -102,7 +107,9 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
         st.builds(lambda one: command(Cancel, job_id=one), ids),
         st.builds(lambda one: command(Activate, job_id=one), ids),
         st.builds(lambda one: command(Promote, job_id=one, attempt=1), ids),
-        st.builds(lambda one, queue: command(RetryDead, job_id=one, queue=queue), ids, st.sampled_from(("", *QUEUES))),
+        st.builds(
+            lambda one, queue: command(RetryDead, job_id=one, queue=queue), ids, st.sampled_from(("", *QUEUES))
+        ),
         st.builds(lambda one: command(DeleteDead, job_id=one), ids),
         st.builds(lambda some, worker: command(Extend, worker_id=worker, job_ids=some), some_ids, workers),
         st.builds(lambda some, worker: command(GiveBack, worker_id=worker, job_ids=some), some_ids, workers),
@@ -115,8 +122,8 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
         ),
         st.builds(lambda worker: command(Direct, worker_id=worker, directive="running"), workers),
         st.builds(lambda worker: command(RemoveWorker, worker_id=worker), workers),
-        st.builds(lambda index: tick(index), st.sampled_from(("run", "reap"))),
-        st.builds(lambda index: tick(index), st.sampled_from(("run", "reap"))),
+        st.builds(tick, st.sampled_from(("run", "reap"))),
+        st.builds(tick, st.sampled_from(("run", "reap"))),
     )
 
 

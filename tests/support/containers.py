@@ -77,9 +77,7 @@ class ContainerRedis(_Container):
 
     def __init__(self, *, durable: bool) -> None:
         port = free_port()
-        words = (
-            f"redis-server --save '' --appendonly {'yes' if durable else 'no'} --maxmemory-policy noeviction"
-        )
+        words = f"redis-server --save '' --appendonly {'yes' if durable else 'no'} --maxmemory-policy noeviction"
         container = DockerContainer(REDIS_IMAGE).with_bind_ports(6379, port).with_command(words)
         super().__init__(container.waiting_for(LogMessageWaitStrategy("Ready to accept connections")))
         self.url = f"redis://127.0.0.1:{port}/0"

@@ -6,7 +6,7 @@ It reads JSON and shares no code with the fold: not the records' types, not the 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,9 +33,7 @@ def jobs(dump: Dump) -> dict[str, dict[str, Any]]:
 
 
 def _kind(dump: Dump, kind: str) -> dict[str, dict[str, Any]]:
-    return {
-        name[len(kind) + 1 :]: json.loads(data) for name, data in dump.items() if name.startswith(kind + ":")
-    }
+    return {name[len(kind) + 1 :]: json.loads(data) for name, data in dump.items() if name.startswith(kind + ":")}
 
 
 def _wanted(dump: Dump) -> dict[str, dict[str, int]]:
@@ -89,7 +87,7 @@ def _deadline(job: dict[str, Any], ctl: dict[str, Any]) -> list[tuple[str, int]]
 def _indexes(dump: Dump) -> list[str]:
     stored = {name: content for name, content in dump.items() if isinstance(content, dict) and name != "events"}
     wanted = _wanted(dump)
-    problems = []
+    problems: list[str] = []
     for name in sorted(stored.keys() | wanted.keys()):
         have, want = stored.get(name, {}), wanted.get(name, {})
         problems.extend(
@@ -130,16 +128,15 @@ def _sequences(dump: Dump) -> list[str]:
 
 
 def _references(dumps: Sequence[Dump]) -> list[str]:
-    problems = []
-    homes = [jobs(dump) for dump in dumps]
+    """Ids that are held while a batch is being decided have no job yet."""
+    found = Counter(job_id for dump in dumps for job_id in jobs(dump))
+    staged = any(_kind(dump, "stage") for dump in dumps)
+    problems = [f"job {job_id} is at {count} homes" for job_id, count in found.items() if count > 1]
     for home, dump in enumerate(dumps):
-        for job_id in _kind(dump, "id"):
-            if not any(job_id in at for at in homes) and not any(_kind(each, "stage") for each in dumps):
-                problems.append(f"home {home} holds id {job_id}, and there is no such job")
-        for job_id, note in _kind(dump, "job").items():
-            if "moved" in note and not any(job_id in at for at in homes):
-                problems.append(f"home {home} says that {job_id} moved to {note['moved']}: it is nowhere")
-    for job_id in {job_id for at in homes for job_id in at}:
-        if sum(job_id in at for at in homes) > 1:
-            problems.append(f"job {job_id} is at more than one home")
+        held = [] if staged else [job_id for job_id in _kind(dump, "id") if job_id not in found]
+        problems += [f"home {home} holds id {job_id}, and there is no such job" for job_id in held]
+        moved = [job_id for job_id, note in _kind(dump, "job").items() if "moved" in note]
+        problems += [
+            f"home {home} says that {job_id} moved: it is nowhere" for job_id in moved if job_id not in found
+        ]
     return problems

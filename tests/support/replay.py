@@ -70,7 +70,9 @@ def first_difference(stored: Sequence[Dump], folded: Sequence[Dump]) -> str:
     for home, (have, want) in enumerate(zip(stored, folded, strict=True)):
         for name in sorted(have.keys() | want.keys()):
             if have.get(name) != want.get(name):
-                return f"home {home}, {name}:\n  Redis {_part(have, want, name)}\n  fold  {_part(want, have, name)}"
+                return (
+                    f"home {home}, {name}:\n  Redis {_part(have, want, name)}\n  fold  {_part(want, have, name)}"
+                )
     return ""
 
 

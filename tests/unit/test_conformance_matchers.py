@@ -304,9 +304,7 @@ def test_templates(text: str, filled: str) -> None:
 
 
 def test_templates_in_matchers() -> None:
-    assert fill_matcher({"$in": ["{{steps.step-1.response.body.job.id}}", "é"]}, BODIES) == {
-        "$in": ["j1", "é"]
-    }
+    assert fill_matcher({"$in": ["{{steps.step-1.response.body.job.id}}", "é"]}, BODIES) == {"$in": ["j1", "é"]}
     with pytest.raises(ValueError, match="Extra data"):
         fill_matcher("{{steps.step-1.response.body.job.l}}", BODIES)
 
@@ -493,9 +491,7 @@ def test_waits_and_delays_take_their_time(tmp_path: Path) -> None:
 
 def test_steps_that_name_each_other_run_together(tmp_path: Path) -> None:
     slow = {"action": "GET", "path": "/slow"}
-    write_case(
-        tmp_path, ENQUEUE, {**slow, "parallel_with": "step-3"}, {**slow, "parallel_with": "step-2"}, slow
-    )
+    write_case(tmp_path, ENQUEUE, {**slow, "parallel_with": "step-3"}, {**slow, "parallel_with": "step-2"}, slow)
     tiny = Tiny()
     run_tiny(tmp_path, tiny)
     assert tiny.together == 2
@@ -592,9 +588,7 @@ def test_only_what_is_required_and_not_allowed_is_a_regression() -> None:
 
 def test_a_smaller_suite_is_a_regression() -> None:
     assert shrunk([case(0, str(number)) for number in range(65)], {0: REQUIRED[0]}) == []
-    assert shrunk([case(0, "only")], {0: REQUIRED[0]}) == [
-        "level 0 has 1 cases in the suite, 65 are expected"
-    ]
+    assert shrunk([case(0, "only")], {0: REQUIRED[0]}) == ["level 0 has 1 cases in the suite, 65 are expected"]
 
 
 def test_the_last_line_counts_a_case_once_and_only_when_it_passed_everywhere() -> None:

@@ -123,7 +123,9 @@ def test_a_scheduled_job_that_expired_before_it_was_due_is_not_given_out() -> No
 @pytest.mark.parametrize(("asked", "lease"), [(0, 7 * SECOND), (3 * SECOND, 3 * SECOND)])
 def test_the_visibility_of_the_claim_beats_that_of_the_job(asked: int, lease: int) -> None:
     fold = Fold()
-    made = fold.active(visibility_timeout_ms=7 * SECOND) if not asked else fold.put(visibility_timeout_ms=7 * SECOND)
+    made = (
+        fold.active(visibility_timeout_ms=7 * SECOND) if not asked else fold.put(visibility_timeout_ms=7 * SECOND)
+    )
     if asked:
         fold.take(visibility_ms=asked)
     assert fold.record(made).ctl.lease == fold.now + lease

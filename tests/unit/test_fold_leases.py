@@ -63,7 +63,9 @@ def test_another_workers_job_is_a_conflict_and_no_name_is_no_question(kind: str)
     assert not fold.do(end("")).refused
 
 
-@pytest.mark.parametrize("asked", [command(Ack, job_id="nobody"), nack("nobody"), command(Cancel, job_id="nobody")])
+@pytest.mark.parametrize(
+    "asked", [command(Ack, job_id="nobody"), nack("nobody"), command(Cancel, job_id="nobody")]
+)
 def test_an_unknown_job_is_not_found(asked: Any) -> None:
     assert Fold().do(asked).code == "not_found"
 

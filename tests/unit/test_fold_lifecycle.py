@@ -139,6 +139,17 @@ def test_a_job_that_moves_to_another_home_is_found_by_every_later_command(by_cli
     assert recount_all(fold.dumps()) == []
 
 
+def test_the_old_home_of_a_job_says_who_will_answer() -> None:
+    fold = Fold(HOMES)
+    made = _dead(fold, queue_at(0, HOMES))
+    fold.do(command(RetryDead, job_id=made, queue=queue_at(1, HOMES)))
+    fold.deliver = False
+    assert fold.do(command(Cancel, job_id=made), home=0).forwarded == 1
+    assert fold.state(made) == "available"
+    fold.deliver_all()
+    assert fold.state(made) == "cancelled"
+
+
 def test_a_job_that_moves_back_replaces_its_own_note() -> None:
     fold = Fold(HOMES)
     near, far = queue_at(0, HOMES), queue_at(1, HOMES)

@@ -65,7 +65,9 @@ def test_messages_of_different_homes_have_marks_of_their_own() -> None:
 def test_a_refused_command_leaves_no_trace_and_the_others_of_its_record_count() -> None:
     fold = Fold()
     one, two = job(), job()
-    outcomes = fold.do_all([enqueue(one), command(Ack, job_id="nobody"), enqueue(two), command(Ack, job_id=one.id)])
+    outcomes = fold.do_all(
+        [enqueue(one), command(Ack, job_id="nobody"), enqueue(two), command(Ack, job_id=one.id)]
+    )
     assert [outcome.code for outcome in outcomes] == ["", "not_found", "", "conflict"]
     assert fold.counts() == {"available": 2}
 

@@ -150,9 +150,7 @@ def _content(fold: Fold) -> dict[str, Any]:
     return {name: content for name, content in fold.dump().items() if name not in ("applied", "home")}
 
 
-@pytest.mark.parametrize(
-    ("state", "trigger", "result"), _rows(), ids=[f"{s} + {t} -> {r}" for s, t, r in _rows()]
-)
+@pytest.mark.parametrize(("state", "trigger", "result"), _rows(), ids=[f"{s} + {t} -> {r}" for s, t, r in _rows()])
 def test_state_and_trigger(state: str, trigger: str, result: str) -> None:
     fold = Fold()
     job_id = _job_in(fold, state, trigger)

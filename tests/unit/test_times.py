@@ -54,7 +54,9 @@ def test_durations(text: str, ms: int) -> None:
     assert parse_duration(text) == ms
 
 
-@pytest.mark.parametrize("text", ["", "P", "PT", "1", "PT1", "-PT1S", "P1S", "PT1S ", "pt1s", "1 s", "P101Y", "PT1H1H"])
+@pytest.mark.parametrize(
+    "text", ["", "P", "PT", "1", "PT1", "-PT1S", "P1S", "PT1S ", "pt1s", "1 s", "P101Y", "PT1H1H"]
+)
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="must be"):
         parse_duration(text)

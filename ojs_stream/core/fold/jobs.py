@@ -237,7 +237,11 @@ def discard(world: World, record: JobRecord, failure: Failure, *, dead: bool) ->
 def expire(world: World, record: JobRecord) -> JobRecord:
     """To ``discarded`` because its time to live is over: no attempt failed, ``completed_at`` stays absent."""
     moment = iso(world.now)
-    moved = change(record, {"state": "discarded", "discarded_at": moment}, {"since": world.now, "due": 0})
+    moved = change(
+        record,
+        {"state": "discarded", "discarded_at": moment, "next_attempt_at": None, "next_retry_at": None},
+        {"since": world.now, "due": 0},
+    )
     store(world, moved)
     job = moved.job
     world.tally(job.queue, "totals", "discarded", 1)

@@ -40,6 +40,7 @@ def here(world: World, job_id: str, command: Command) -> JobRecord | None:
     record = world.job(job_id)
     if isinstance(record, Moved):
         world.message(record.moved, command)
+        world.reply(command.submit, Outcome(forwarded=record.moved))
         return None
     if record is None:
         raise not_found(job_id)
@@ -189,7 +190,7 @@ def _verdict(world: World, record: JobRecord, command: Nack) -> str:
         return "discard"
     if command.code == "DEAD_LETTER":
         return "dead_letter"
-    if command.type not in SHUTDOWN_TYPES and command.code != "RETRY":
+    if command.type not in SHUTDOWN_TYPES:
         names = (command.type, command.error_class, command.code)
         if command.retryable is False or matches_non_retryable(policy, *names):
             return policy.on_exhaustion

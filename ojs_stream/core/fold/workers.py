@@ -20,6 +20,9 @@ DIED_MAX = 1_000
 def beat(world: World, command: Beat) -> Outcome:
     """A worker says that it lives; ``data.directive`` is what we want of it."""
     known = world.worker(command.worker_id)
+    if known is not None and known.silent:
+        # Whoever comes back under this name after its silence is a new worker: old directives are not its own.
+        known = None
     moment = iso(world.now)
     reported = command.state or (known.reported if known else "running")
     directive = known.directive if known else "running"
@@ -29,7 +32,7 @@ def beat(world: World, command: Beat) -> Outcome:
         ("worker", command.worker_id),
         WorkerRecord(
             id=command.worker_id,
-            started_at=known.started_at if known and not known.silent else moment,
+            started_at=known.started_at if known else moment,
             last_heartbeat_at=moment,
             beat=world.now,
             reported=reported,
@@ -45,7 +48,7 @@ def beat(world: World, command: Beat) -> Outcome:
             keep_ms=command.keep_ms,
         ),
     )
-    if known is None or known.silent:
+    if known is None:
         world.emit("worker.started", command.worker_id, EventData(worker_id=command.worker_id, state=reported))
     elif known.reported != reported:
         world.emit(f"worker.{reported}", command.worker_id, EventData(worker_id=command.worker_id, state=reported))

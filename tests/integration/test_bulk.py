@@ -1,0 +1,75 @@
+"""Open-loop intake: what any Kafka client produces to the bulk topic becomes jobs, each once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.conftest import WorkerFactory
+from tests.support.checker import check
+from tests.support.client import Client, until
+from tests.support.replay import replay_difference
+from tests.support.servers import BrokerHandle, RedisHandle
+from tests.support.stranger import producer_to, read_topic
+
+JOBS = 2_000
+QUEUES = [f"bulk-{number}" for number in range(5)]
+
+
+async def _produce(bootstrap: str, topic: str, partitions: int) -> None:
+    async with producer_to(bootstrap) as producer:
+        waiting = []
+        for number in range(JOBS):
+            job = {"type": "bulk.job", "queue": QUEUES[number % len(QUEUES)], "args": [number]}
+            waiting.append(await producer.send(topic, json.dumps(job).encode(), partition=number % partitions))
+        for future in waiting:
+            await future
+
+
+async def _available(client: Client, url: str) -> int:
+    return sum([(await client.stats(url, queue))["available"] for queue in QUEUES])
+
+
+async def _once_each(client: Client, url: str, kafka: BrokerHandle, redis: RedisHandle, namespace: str) -> None:
+    """All of them are there, no number twice, and events and replay agree."""
+    seen: list[int] = []
+    events = await until(lambda: _births(kafka.bootstrap, namespace), "an event of every job", 15, 0.3)
+    for queue in QUEUES:
+        path = f"/jobs?queue={queue}&limit=100"
+        while path:
+            page = await client.must(url, "GET", path)
+            seen += [job["args"][0] for job in page["jobs"]]
+            cursor = page["pagination"].get("next_cursor") if len(page["jobs"]) == 100 else None
+            path = f"/jobs?queue={queue}&limit=100&cursor={cursor}" if cursor else ""
+    assert sorted(seen) == list(range(JOBS))
+    assert [text for text in check(client.history, events, {}) if "never asked for" not in text] == []
+    assert await replay_difference(kafka.bootstrap, redis.url, namespace) == ""
+
+
+async def _births(bootstrap: str, namespace: str) -> dict[int, list[Any]] | None:
+    events = await read_topic(bootstrap, f"{namespace}.events")
+    subjects = {json.loads(record.value)["subject"] for records in events.values() for record in records}
+    return events if len(subjects) >= JOBS else None
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["in peace", "killed in the middle"])
+async def test_bulk_records_become_jobs_exactly_once(
+    killed: bool, worker_factory: WorkerFactory, kafka: BrokerHandle, redis_server: RedisHandle, namespace: str
+) -> None:
+    worker = await worker_factory(partitions=4)
+    async with Client() as client:
+        await _produce(kafka.bootstrap, f"{namespace}.commands.bulk", 4)
+        if killed:
+            await until(lambda: _available(client, worker.url), "some are in", 20, 0.01)
+            first = await _available(client, worker.url)
+            worker.kill()
+            print(f"killed after {first} of {JOBS}")
+            worker = await worker_factory(partitions=4)
+
+        async def all_there() -> bool:
+            return await _available(client, worker.url) >= JOBS
+
+        await until(all_there, "all are in", 40, 0.2)
+        await _once_each(client, worker.url, kafka, redis_server, namespace)
