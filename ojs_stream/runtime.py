@@ -84,6 +84,8 @@ class Runtime:
     async def open(self, app: web.Application) -> None:
         """Connect, declare, build; after this the consumer and the web server may start."""
         settings = self.settings
+        for warning in settings.warnings():
+            log.warning(warning)
         bootstrap = settings.kafka_brokers
         self.homes = await declare(bootstrap, self.topics, partitions=settings.partitions, wait_s=START_WAIT_S)
         self.producer = LogProducer(bootstrap, client_id=f"{settings.namespace}-{self.instance}")
@@ -188,7 +190,7 @@ class Runtime:
     async def _start(self, app: web.Application) -> None:
         if self.settings.kafka_queue_topics:
             await self.mirror_producer.start()
-        parser_errors.install()
+        parser_errors.install(connections_max=self.settings.connections_max)
         setup(app, self.context())
         self.gateway.start()
         self.engine.start()

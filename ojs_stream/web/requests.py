@@ -27,6 +27,11 @@ def request_id_of(request: web.BaseRequest) -> str:
     given = request.headers.get("X-Request-Id")
     if given and _REQUEST_ID.fullmatch(given):
         return given
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    """An id for a request that brought none."""
     return f"req_{stamp.new_uuid()}"
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from tests.conftest import WorkerFactory
 from tests.support.client import Client, until
 from tests.support.replay import first_difference, replay_difference, stored_dumps
@@ -33,6 +31,12 @@ REFUSED_BODIES = {
     "too deep": b'{"type":"a","args":' + b"[" * 500 + b"]" * 500 + b"}",
     "huge": b'{"type":"a","args":["' + b"x" * (5 * 1024 * 1024) + b'"]}',
 }
+
+ODD_VALUES = (
+    b"[ 123456789012345678901234567890 ,-0.0,1e400,\t1.10 ]",
+    b'[ {"b" :1,"a":\n[ ] } ]',
+    b'["\\u0041\\/",{"a":1,"a":2}]',
+)
 
 
 async def test_what_the_view_refuses_is_not_in_the_log(
@@ -92,19 +96,24 @@ async def test_what_the_fold_refuses_changes_no_record(
     assert first_difference(after, before) == ""
 
 
-@pytest.mark.parametrize(
-    "args", [b"[ 123456789012345678901234567890 ,-0.0,1e400,\t1.10 ]", b'[ {"b" :1,"a":\n[ ] } ]']
-)
-async def test_args_come_back_byte_for_byte(worker_factory: WorkerFactory, args: bytes) -> None:
+async def test_args_and_result_come_back_byte_for_byte(worker_factory: WorkerFactory) -> None:
     worker = await worker_factory(partitions=2)
     async with Client() as client:
-        sent = b'{"type":"exact.job","queue":"exact","args":' + args + b"}"
-        answers = [await client.ask(worker.url, "POST", "/jobs", sent)]
-        answers.append(await client.ask(worker.url, "GET", f"/jobs/{answers[0].body['id']}"))
-        answers.append(await client.ask(worker.url, "POST", "/workers/fetch", {"queues": ["exact"]}))
-        result = b'{"job_id":"' + answers[0].body["id"].encode() + b'","result":' + args + b"}"
-        answers.append(await client.ask(worker.url, "POST", "/workers/ack", result))
-        answers.append(await client.ask(worker.url, "GET", f"/jobs/{answers[0].body['id']}"))
+        for args in ODD_VALUES:
+            await _there_and_back(client, worker.url, args)
+
+
+async def _there_and_back(client: Client, url: str, args: bytes) -> None:
+    made = await client.ask(url, "POST", "/jobs", b'{"type":"exact.job","queue":"exact","args":' + args + b"}")
+    job_id = made.body["id"]
+    result = b'{"job_id":"' + job_id.encode() + b'","result":' + args + b"}"
+    answers = [
+        made,
+        await client.ask(url, "GET", f"/jobs/{job_id}"),
+        await client.ask(url, "POST", "/workers/fetch", {"queues": ["exact"]}),
+        await client.ask(url, "POST", "/workers/ack", result),
+        await client.ask(url, "GET", f"/jobs/{job_id}"),
+    ]
     for answer in answers:
         assert answer.accepted, str(answer)
         assert b'"args":' + args in answer.raw

@@ -349,6 +349,22 @@ async def test_bytes_that_are_no_http_get_an_envelope(monkeypatch: pytest.Monkey
             check_envelope(msgspec.json.decode(body), "invalid_request")
 
 
+async def test_a_connection_beyond_the_limit_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = parser_errors.EnvelopeRequestHandler
+    monkeypatch.setattr("aiohttp.web_server.RequestHandler", handler)
+    monkeypatch.setattr(handler, "open_max", handler.open_now + 1)
+    edge = Edge()
+    async with edge.client:
+        _, held = await asyncio.open_connection("127.0.0.1", edge.client.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.client.port)
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        held.close()
+        assert head.split(b" ")[1] == b"503"
+        assert b"Retry-After: " in head
+        check_envelope(msgspec.json.decode(body), "backend_error")
+
+
 # ------------------------------------------------------------------ enqueue
 
 
