@@ -23,7 +23,7 @@ from ojs_stream.telemetry import configure_logs
 
 SCHEDULER_S = 0.02
 REAPER_S = 0.05
-SWITCH_S = 0.0005
+SWITCH_S = 0.001
 GC_THRESHOLDS = (20_000, 20, 100)
 BULK_RECORDS_MAX = 1_000
 BULK_WAIT_S = 0.1

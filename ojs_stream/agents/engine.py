@@ -120,6 +120,7 @@ class Engine:
             return
         for owner, failed in taken:
             if owner.continues(failed):
+                owner.doubt()
                 again = owner.round_over(failed.entries)
                 await self._round([(owner, again)])
 

@@ -22,8 +22,9 @@ from redis.exceptions import RedisError
 from ojs_stream import stamp
 from ojs_stream.core.commands import Genesis
 from ojs_stream.core.fold import BadCommand
+from ojs_stream.core.known import Known
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import HomeState, Key, Record
+from ojs_stream.core.records import HomeState
 from ojs_stream.core.world import Message, NumberedEvent, World
 from ojs_stream.errors import FencedError, LogRefusedError, UnavailableError
 from ojs_stream.log.codec import decode_pack
@@ -41,7 +42,6 @@ log = structlog.get_logger(__name__)
 BUFFER_RECORDS_MAX = 20_000
 BUFFER_BYTES_MAX = 64 * 1024 * 1024
 """Beyond these live records are dropped and read again from the log: bounded memory, nothing lost."""
-KNOWN_RECORDS_MAX = 20_000
 ROUND_RECORDS_MAX = 64
 ROUND_BYTES_MAX = 512 * 1024
 """A round folds without a wait: so much is about 1,000 commands, 20 ms."""
@@ -153,7 +153,7 @@ class Owner:
         self._outbox: Outbox | None = None
         self._held: list[Message] = []
         self._holding = True
-        self._known: dict[Key, Record | None] = {}
+        self._known = Known()
         self._releasing: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self.deadlines: dict[str, int | None] = {"run": None, "reap": None}
@@ -258,6 +258,10 @@ class Owner:
         """A round over decoded records."""
         return HomeRound(self.state, entries, homes=self._wiring.homes, expected=self.applied, known=self._known)
 
+    def doubt(self) -> None:
+        """Nothing in memory counts any more: the next round reads everything."""
+        self._known = Known()
+
     def continues(self, done: HomeRound) -> bool:
         """Whether the round was made on what this owner holds now: a recovery in between makes it void."""
         return self.live and self.applied == done.expected
@@ -294,16 +298,10 @@ class Owner:
             self._held.extend(world.messages)
         else:
             self._outbox.add(messages=world.messages)
-        self._remember(world)
+        self._known.learn(world)
         self._wiring.on_commit(self, world)
         self.answer(world.replies)
         self._wiring.gateway.applied(self.home, self.applied)
-
-    def _remember(self, world: World) -> None:
-        """Queues and minutes are touched by every round: the only writer need not read them again."""
-        if world.blank or len(self._known) > KNOWN_RECORDS_MAX:
-            self._known.clear()
-        self._known.update((key, record) for key, record in world.changed.items() if key[0] in ("queue", "minute"))
 
     def answer(self, replies: list[tuple[str, Outcome]]) -> None:
         """Resolve views of this worker, tell those of others."""
@@ -368,7 +366,7 @@ class Owner:
         self.recoveries += 1
         self._drop_buffer()
         self._held, self._holding = [], True
-        self._known.clear()
+        self._known = Known()
         self._close_outbox()
         async with self._wiring.open_reader() as reader:
             await self._find_position(reader)

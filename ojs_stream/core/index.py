@@ -51,6 +51,16 @@ class Index:
             self.changes[member] = before
             self._place(member, before)
 
+    def settle(self, entries_max: int) -> None:
+        """The changes are in the store: the window is what it has loaded. A long one is cut to its head."""
+        self.changes = {}
+        if len(self._order) > entries_max:
+            del self._order[entries_max // 2 :]
+            self._scores = {member: score for score, member in self._order}
+            self._limit = self._order[-1]
+            self.complete = False
+        self._loaded = dict(self._scores)
+
     def _place(self, member: str, score: int | None) -> None:
         known = self._scores.pop(member, None)
         if known is not None:
@@ -67,6 +77,9 @@ class Index:
         if len(self._order) < count and not self.complete:
             return None
         return self._order[:count]
+
+    def __contains__(self, member: str) -> bool:
+        return member in self._scores
 
     def __len__(self) -> int:
         return len(self._order)

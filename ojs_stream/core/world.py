@@ -6,7 +6,7 @@ command, or one that needs more loaded, leaves no trace.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from ojs_stream.core.commands import COMMAND_VERSION, Command
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.ids import event_id
 from ojs_stream.core.index import Index
+from ojs_stream.core.known import Known
 from ojs_stream.core.outcomes import Awaited, Effect, Event, EventData, Outcome
 from ojs_stream.core.records import (
     Counts,
@@ -37,6 +38,9 @@ from ojs_stream.core.times import iso
 _MISSING = object()
 _encoder = msgspec.json.Encoder()
 MINUTE_SLOTS = 60
+PREFETCH = 8
+PREFETCH_MAX = 512
+"""So many times what is needed of an index is read, up to this: the next rounds find it in memory."""
 SYSTEM = "system"
 
 
@@ -110,7 +114,7 @@ class _Savepoint(msgspec.Struct):
 class World:
     """One home during one round."""
 
-    def __init__(self, state: HomeState, *, homes: int, known: Mapping[Key, Record | None] | None = None) -> None:
+    def __init__(self, state: HomeState, *, homes: int, known: Known | None = None) -> None:  # noqa: PLR0915 - a field a line
         self.homes = homes
         self.home = state.home
         self.log_id = state.log_id
@@ -136,9 +140,13 @@ class World:
         """(submit, outcome): who waits for what"""
         self.found: set[int | None] = set()
         """The applied offsets that the store had when it was read."""
-        self.indexes: dict[Key, Index] = {}
+        memory = known if known is not None else Known()
+        self._known = memory.records
+        self.indexes: dict[Key, Index] = dict(memory.windows)
+        self.read_jobs: list[Key] = []
+        """Jobs that the store was asked for."""
         self.changed: dict[Key, Record | None] = {}
-        self._records: dict[Key, Record | None] = dict(known or ())
+        self._records: dict[Key, Record | None] = {}
         self._tallies: dict[tuple[str, str, str], int] = {}
         self._journal: list[tuple[Any, ...]] = []
 
@@ -206,6 +214,8 @@ class World:
     def add_record(self, key: Key, record: Record | None) -> None:
         """A record as the store has it (``None``: there is none). What the round changed stays."""
         self._records.setdefault(key, record)
+        if key[0] == "job":
+            self.read_jobs.append(key)
 
     def add_head(self, index: Key, loaded: list[tuple[int, str]], *, complete: bool) -> None:
         """The lowest entries of an index as the store has them."""
@@ -225,13 +235,16 @@ class World:
         left.everything = needs.everything and self.all_keys is None
         if self.blank:
             return left
-        left.records = {key for key in needs.records if key not in self._records}
+        left.records = {key for key in needs.records if not self._has(key)}
         left.follow = needs.follow
         for index, count in needs.heads.items():
             known = self.indexes.get(index)
             if known is None or (not known.complete and known.loaded < count):
-                left.heads[index] = count
+                left.heads[index] = min(PREFETCH * count, max(count, PREFETCH_MAX))
         return left
+
+    def _has(self, key: Key) -> bool:
+        return key in self._records or key in self._known
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -241,6 +254,8 @@ class World:
         if record is _MISSING:
             if self.blank:
                 return None
+            record = self._known.get(key, _MISSING)
+        if record is _MISSING:
             needs = Needs()
             needs.records.add(key)
             raise NeedMore(needs)
@@ -248,7 +263,7 @@ class World:
 
     def require(self, keys: Iterable[Key]) -> None:
         """Say at once that all of ``keys`` are needed."""
-        missing = [key for key in keys if key not in self._records]
+        missing = [key for key in keys if not self._has(key)]
         if missing and not self.blank:
             needs = Needs()
             needs.records.update(missing)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct
 
 from ojs_stream.core.commands import AnyCommand
 from ojs_stream.core.fold import BadCommand, RecordFold, needs_of
-from ojs_stream.core.records import HomeState, Key, Record
+from ojs_stream.core.known import Known
+from ojs_stream.core.records import HomeState
 from ojs_stream.core.world import NeedMore, Needs, World
 from ojs_stream.store.base import Store
 
@@ -32,7 +33,7 @@ class HomeRound:
         *,
         homes: int,
         expected: int | None,
-        known: Mapping[Key, Record | None] | None = None,
+        known: Known | None = None,
     ) -> None:
         self.world = World(state, homes=homes, known=known)
         self.entries = entries
