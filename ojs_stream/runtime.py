@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, cast
 
 import msgspec
@@ -29,8 +29,8 @@ from ojs_stream.core.validation import Rules
 from ojs_stream.core.world import World, system_command
 from ojs_stream.errors import UnavailableError
 from ojs_stream.log.codec import encode_pack, pack_headers
+from ojs_stream.log.gateway import STALLED_S, Gateway
 from ojs_stream.log.gateway import Bounds as PackBounds
-from ojs_stream.log.gateway import Gateway
 from ojs_stream.log.producer import LogProducer
 from ojs_stream.log.reader import Bounds, LogReader, LogRecord
 from ojs_stream.log.topics import Topics, declare, declare_mirrors
@@ -51,6 +51,10 @@ START_WAIT_S = 60.0
 DRAIN_S = 10.0
 MIRROR_WAIT_S = 10.0
 REDIS_TIMEOUT_S = 5.0
+REDIS_WATCH_S = 0.5
+PING_TIMEOUT_S = 2.0
+REDIS_LOST_S = 1.0
+"""Redis is taken to be down after this: new commands are refused at once instead of waiting for a deadline."""
 _outcome_decoder = msgspec.json.Decoder(Outcome)
 _state_decoder = msgspec.json.Decoder(HomeState)
 
@@ -77,6 +81,8 @@ class Runtime:
         self.homes = 0
         self.assigned_once = False
         self._opened = False
+        self._redis_lost = 0.0
+        """Since when Redis has not answered (monotonic seconds); 0: it does."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # -- start --------------------------------------------------------------------------------------------
@@ -135,7 +141,6 @@ class Runtime:
             ),
             lookups=self,
         )
-        self.gateway.check_home = self.positions.check_not_refused
         self.work = Work(self.homes, self._owner)
         self.mirrors = Mirrors(
             self.topics, self.mirror_producer, self._declare_mirrors, key_is_queue=settings.kafka_use_queue_key
@@ -195,6 +200,7 @@ class Runtime:
         self.gateway.start()
         self.engine.start()
         self._spawn(self._listen(), "replies")
+        self._spawn(self._watch_redis(), "redis-watch")
         self._spawn(self.retry_agent.run(), "retry-agent")
 
     def _spawn(self, work: Awaitable[Any], name: str) -> None:
@@ -326,6 +332,21 @@ class Runtime:
             self.gateway.resolve(submit, outcome)
         self.gateway.applied(message.home, message.applied)
 
+    def check(self, home: int) -> None:
+        """For the gateway: a refused home and a lost Redis are told before anything is written."""
+        self.positions.check_not_refused(home)
+        if self._redis_lost and monotonic() - self._redis_lost > REDIS_LOST_S:
+            raise UnavailableError("Redis does not answer; nothing was written.", retry_after_s=2)
+
+    async def _watch_redis(self) -> None:
+        while True:
+            try:
+                await self._ping_ms()
+                self._redis_lost = 0.0
+            except UnavailableError:
+                self._redis_lost = self._redis_lost or monotonic()
+            await asyncio.sleep(REDIS_WATCH_S)
+
     async def outcomes(self, late: list[tuple[int, str]]) -> list[Outcome | None]:
         """For the gateway: outcomes that another worker has stored; tells it positions in passing."""
         homes = sorted({home for home, _ in late})
@@ -382,11 +403,14 @@ class Runtime:
         return {"ready": reason is None, "partitions": partitions, "reason": reason}
 
     async def _backend_ms(self) -> float:
-        if self.producer.stalled_s() > 1.5:
+        if self.producer.stalled_s() > STALLED_S:
             raise UnavailableError("Kafka does not answer.")
+        return await self._ping_ms()
+
+    async def _ping_ms(self) -> float:
         begun = perf_counter()
         try:
-            async with asyncio.timeout(2.0):
+            async with asyncio.timeout(PING_TIMEOUT_S):
                 await cast("Awaitable[Any]", self.redis.ping())
         except (RedisError, OSError, TimeoutError) as error:
             raise UnavailableError(f"Redis does not answer: {error}") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
@@ -76,8 +76,11 @@ class Lookups(Protocol):
     async def mark(self, destination: int, source: int) -> int:
         """The highest message of ``source`` that ``destination`` has folded."""
 
+    def check(self, home: int) -> None:
+        """``UnavailableError`` if commands for ``home`` cannot be applied now, as far as it is known."""
 
-class _Waiting(Struct):
+
+class _Waiting(Struct, eq=False):
     future: asyncio.Future[Outcome]
     home: int
     since: float
@@ -86,7 +89,7 @@ class _Waiting(Struct):
     """The home that will answer, when the job has moved."""
 
 
-class _Pack(Struct):
+class _Pack(Struct, eq=False):
     commands: list[tuple[str, bytes, str]]
     """(submit, encoded command, kind)"""
     remaining: int
@@ -147,23 +150,25 @@ class Packer:
         self._scheduled = False
         while self._waiting and len(self._in_flight) < self._gateway.bounds.packs_in_flight_max:
             pack = self._take()
-            self._in_flight.append(pack)
-            self._gateway.spawn(self._produce(pack))
+            if pack.commands:
+                self._in_flight.append(pack)
+                self._gateway.spawn(self._produce(pack))
 
     def _take(self) -> _Pack:
+        """The next pack. What nobody waits for any more was never written, and is not written now."""
         bounds = self._gateway.bounds
-        taken: list[tuple[str, bytes, str]] = []
+        pack = _Pack([], 0)
         size = 0
-        while self._waiting and len(taken) < bounds.pack_commands_max:
-            if taken and size + len(self._waiting[0][1]) > bounds.pack_bytes_max:
+        while self._waiting and pack.remaining < bounds.pack_commands_max:
+            command = self._waiting[0]
+            if pack.commands and size + len(command[1]) > bounds.pack_bytes_max:
                 break
-            command = self._waiting.popleft()
-            taken.append(command)
-            size += len(command[1])
-        self._waiting_bytes -= size
-        pack = _Pack(taken, len(taken))
-        for submit, _, _ in taken:
-            self._gateway.packed(submit, pack)
+            self._waiting.popleft()
+            self._waiting_bytes -= len(command[1])
+            if self._gateway.packed(command[0], pack):
+                pack.commands.append(command)
+                pack.remaining += 1
+                size += len(command[1])
         return pack
 
     async def _produce(self, pack: _Pack) -> None:
@@ -205,8 +210,6 @@ class Gateway:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
         self.closing = False
-        self.check_home: Callable[[int], None] = lambda _home: None
-        """Raises when nothing may be written to a home: its log is not that of its records."""
 
     def start(self) -> None:
         """Begin to look after waiting views."""
@@ -240,9 +243,7 @@ class Gateway:
         """
         if self.closing and gated:
             raise UnavailableError("This worker is shutting down; repeat the request.")
-        if self._producer.stalled_s() > STALLED_S:
-            raise UnavailableError("Kafka does not answer; nothing was written.", retry_after_s=2)
-        self.check_home(home)
+        self._check(home)
         submit, data, kind = self._sealed(command)
         waiting = _Waiting(asyncio.get_running_loop().create_future(), home, monotonic())
         self._submits[submit] = waiting
@@ -260,8 +261,7 @@ class Gateway:
 
     async def submit_pack(self, home: int, commands: Sequence[Command]) -> list[Outcome]:
         """Hand over several commands as one pack of its own, past the gate; the outcomes in order."""
-        if self._producer.stalled_s() > STALLED_S:
-            raise UnavailableError("Kafka does not answer; nothing was written.", retry_after_s=2)
+        self._check(home)
         pack: list[tuple[bytes, str]] = []
         submits: list[str] = []
         for command in commands:
@@ -278,6 +278,12 @@ class Gateway:
                 self._forget(submit)
             for future in futures:
                 future.cancel()
+
+    def _check(self, home: int) -> None:
+        """Refuse before anything is written what cannot be applied now."""
+        if self._producer.stalled_s() > STALLED_S:
+            raise UnavailableError("Kafka does not answer; nothing was written.", retry_after_s=2)
+        self._lookups.check(home)
 
     def _sealed(self, command: Command) -> tuple[str, bytes, str]:
         """(submit, encoded command, kind) with a new submit id."""
@@ -306,17 +312,13 @@ class Gateway:
 
     # -- out ----------------------------------------------------------------------------------------------
 
-    def packed(self, submit: str, pack: _Pack) -> None:
-        """The command left with ``pack``."""
+    def packed(self, submit: str, pack: _Pack) -> bool:
+        """The command leaves with ``pack``; ``False`` when nobody waits for it any more."""
         waiting = self._submits.get(submit)
         if waiting is None:
-            self._packers_answer(pack)
-        else:
-            waiting.pack = pack
-
-    @staticmethod
-    def _packers_answer(pack: _Pack) -> None:
-        pack.remaining -= 1
+            return False
+        waiting.pack = pack
+        return True
 
     def is_own(self, submit: str) -> bool:
         """Whether a view of this worker waits under ``submit`` (or did)."""

@@ -72,6 +72,9 @@ async def test_without_redis_it_says_so_and_with_it_everything_is_back(
         _assert_refused([await client.ask(worker.url, "GET", path) for path in reads], 3)
         writes = [client.ask(worker.url, "POST", "/jobs", JOB) for _ in range(3)]
         _assert_refused(list(await asyncio.gather(*writes)), REDIS_DEADLINE_S)
+        known = [await client.ask(worker.url, "POST", "/jobs", JOB) for _ in range(3)]
+        _assert_refused(known, KNOWN_DOWN_S)
+        assert not any(answer.body["error"].get("details", {}).get("unknown") for answer in known)
         assert (await client.ask(worker.url, "GET", "/health")).status == 503
         assert (await client.ask(worker.url, "GET", "/../../livez")).status == 200
         await own_redis.start()

@@ -169,6 +169,9 @@ class SimWorker:
             other.gateway.resolve(submit, outcome)
         other.gateway.applied(home, applied)
 
+    def check(self, home: int) -> None:
+        """The simulated Redis is slow or empty, never known to be away."""
+
     async def outcomes(self, late: list[tuple[int, str]]) -> list[Outcome | None]:
         """See ``Lookups``."""
         await self.link.step()
