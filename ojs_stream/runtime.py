@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 import structlog
 from aiohttp import web
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -51,6 +51,7 @@ START_WAIT_S = 60.0
 DRAIN_S = 10.0
 MIRROR_WAIT_S = 10.0
 REDIS_TIMEOUT_S = 5.0
+READ_CONNECTIONS_MAX = 32
 REDIS_WATCH_S = 0.5
 PING_TIMEOUT_S = 2.0
 REDIS_LOST_S = 1.0
@@ -103,6 +104,16 @@ class Runtime:
             socket_timeout=REDIS_TIMEOUT_S,
             socket_connect_timeout=2.0,
         )
+        # Reads of many views share a bounded pool of their own: they wait for each other, never for a commit.
+        pool = BlockingConnectionPool.from_url(
+            settings.redis_url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=REDIS_TIMEOUT_S,
+            socket_connect_timeout=2.0,
+            max_connections=READ_CONNECTIONS_MAX,
+            timeout=REDIS_TIMEOUT_S,
+        )
+        self.read_redis = Redis.from_pool(pool)
         self.store = RedisStore(self.redis, settings.namespace)
         self.positions = Positions(self.homes)
         self.bounds = Bounds(bootstrap, self.topics.commands)
@@ -171,7 +182,7 @@ class Runtime:
         self.scheduler = self._ticker("run")
         self.reaper = self._ticker("reap")
         self.queries = Queries(
-            Reads(self.redis, namespace=settings.namespace, homes=self.homes, positions=self.positions)
+            Reads(self.read_redis, namespace=settings.namespace, homes=self.homes, positions=self.positions)
         )
 
     def rules(self) -> Rules:
@@ -262,6 +273,7 @@ class Runtime:
         await self.bounds.stop()
         await self.mirror_producer.stop(2.0)
         await self.producer.stop(5.0)
+        await self.read_redis.aclose()
         await self.redis.aclose()
 
     # -- from Faust ---------------------------------------------------------------------------------------

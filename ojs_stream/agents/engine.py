@@ -18,6 +18,8 @@ from ojs_stream.store.rounds import HomeRound, fold_rounds
 log = structlog.get_logger(__name__)
 
 WATCH_S = 0.5
+GATHER_S = 0.006
+"""A round waits at most so long for packs that this worker has on their way to its own homes."""
 STUCK_S = 3.0
 """Records in the log and no progress for so long: the home reads them by itself."""
 Taken = list[tuple[Owner, HomeRound]]
@@ -89,8 +91,31 @@ class Engine:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            await self._gather()
             while taken := self._take():
                 await self._round(taken)
+                await self._gather()
+
+    async def _gather(self) -> None:
+        """Wait a moment for packs of our own homes that are on their way.
+
+        One round for all costs little more than one for each, and homes that are answered together send
+        together again.
+        """
+        until = monotonic() + GATHER_S
+        while any(not owner.has_records and self._wiring.gateway.is_flying(home) for home, owner in self._live()):
+            left = until - monotonic()
+            if left <= 0:
+                return
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
+            except TimeoutError:
+                return
+
+    def _live(self) -> list[tuple[int, Owner]]:
+        return [(home, owner) for home, owner in self.owners.items() if owner.live]
 
     def _take(self) -> Taken:
         taken: Taken = []

@@ -227,6 +227,11 @@ class Owner:
 
     # -- live rounds --------------------------------------------------------------------------------------
 
+    @property
+    def has_records(self) -> bool:
+        """Whether live records wait to be folded."""
+        return bool(self._buffer)
+
     def take(self) -> list[LogRecord]:
         """The contiguous records that may be folded now, bounded."""
         if self.phase != "live" or self._outbox is None or len(self._outbox.events) > UNSENT_EVENTS_MAX:

@@ -125,6 +125,11 @@ class Packer:
             self._in_flight = [p for p in self._in_flight if p.offset is None or p.offset > offset]
         self._flush_soon(MERGE_TURNS)
 
+    @property
+    def flying(self) -> bool:
+        """Whether a pack is on its way."""
+        return bool(self._in_flight)
+
     def answered(self, pack: _Pack) -> None:
         """One command of the pack has its outcome, or nobody waits for it any more."""
         pack.remaining -= 1
@@ -340,6 +345,10 @@ class Gateway:
             waiting = self._submits.get(submit)
             if waiting is not None and not waiting.future.done():
                 waiting.future.set_exception(error)
+
+    def is_flying(self, home: int) -> bool:
+        """Whether a pack of this worker is on its way to ``home``."""
+        return self._packers[home].flying
 
     def applied(self, home: int, offset: int) -> None:
         """``home`` has applied ``offset``."""
