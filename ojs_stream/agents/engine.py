@@ -91,10 +91,18 @@ class Engine:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            try:
+                await self._fold_all()
+            except Exception:  # whatever it was, the task that folds for all homes must not end silently
+                log.exception("rounds failed, every home recovers")
+                for owner in list(self.owners.values()):
+                    owner.alarm("a round failed, see the log")
+
+    async def _fold_all(self) -> None:
+        await self._gather()
+        while taken := self._take():
+            await self._round(taken)
             await self._gather()
-            while taken := self._take():
-                await self._round(taken)
-                await self._gather()
 
     async def _gather(self) -> None:
         """Wait a moment for packs of our own homes that are on their way.
