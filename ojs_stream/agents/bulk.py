@@ -8,7 +8,7 @@ never delays the API, and ``ojs.commands`` stays the only order. What cannot be 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -27,6 +27,8 @@ from ojs_stream.log.topics import Topics
 log = structlog.get_logger(__name__)
 RETRY_S = 0.5
 PACK_MAX = 256
+PACK_BYTES_MAX = 1024 * 1024
+"""Envelopes of one pack; a single one may be larger (a little over 1 MiB at most, by the rules)."""
 SEND_TIMEOUT_S = 10.0
 SubmitPack = Callable[[int, Sequence[Enqueue]], Awaitable[list[Outcome]]]
 
@@ -45,6 +47,19 @@ class Sender(Protocol):
 
     async def send_many(self, topic: str, partition: int, records: Sequence[Record], *, timeout_s: float) -> int:
         """Append in order."""
+
+
+def _packs(pairs: list[tuple[BulkRecord, Enqueue]]) -> Iterator[list[tuple[BulkRecord, Enqueue]]]:
+    pack: list[tuple[BulkRecord, Enqueue]] = []
+    size = 0
+    for pair in pairs:
+        if pack and (len(pack) >= PACK_MAX or size + len(pair[0].value) > PACK_BYTES_MAX):
+            yield pack
+            pack, size = [], 0
+        pack.append(pair)
+        size += len(pair[0].value)
+    if pack:
+        yield pack
 
 
 class BulkAgent:
@@ -93,8 +108,7 @@ class BulkAgent:
         return home_of(job.id if job.client_id else job.queue, self._homes)
 
     async def _insist(self, home: int, pairs: list[tuple[BulkRecord, Enqueue]]) -> None:
-        for start in range(0, len(pairs), PACK_MAX):
-            pack = pairs[start : start + PACK_MAX]
+        for pack in _packs(pairs):
             outcomes = await self._until_applied(home, [command for _, command in pack])
             refused = [
                 (record, f"{outcome.code}: {outcome.message}")

@@ -45,7 +45,7 @@ BUFFER_BYTES_MAX = 64 * 1024 * 1024
 ROUND_RECORDS_MAX = 64
 ROUND_BYTES_MAX = 512 * 1024
 """A round folds without a wait: so much is about 1,000 commands, 20 ms."""
-UNSENT_EVENTS_MAX = 8_000
+UNSENT_EVENTS_MAX = 2_000
 """With more unsent events the home folds nothing: the ring must not run over them."""
 RECOVER_WAIT_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 REFUSED_RETRY_S = 5.0
@@ -397,6 +397,8 @@ class Owner:
                     "the state cannot be rebuilt. Restore a Redis backup that is true up to at least "
                     f"offset {begin - 1}."
                 )
+            if self._is_closed():
+                return
             await self._wiring.store.clear(self.home)
             self.applied, self.state = None, HomeState(home=self.home)
             return

@@ -52,7 +52,9 @@ class Lane(Generic[T]):
         self.sending = 0
 
     def start(self) -> None:
-        """Begin to send."""
+        """Begin to send; a lane has one sender, however often it is started."""
+        if self._task is not None:
+            return
         self._task = asyncio.create_task(self._run(), name=self._name)
 
     def put(self, items: Iterable[T]) -> None:

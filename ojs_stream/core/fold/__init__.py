@@ -129,7 +129,8 @@ def _repeat(world: World, command: c.AnyCommand) -> None:
 
 
 def _handle(world: World, command: c.AnyCommand) -> Outcome | None:
-    if command.epoch < world.epoch and (command.source or isinstance(command, c.Promote)):
+    internal = command.source and not command.source.startswith(BULK_SOURCE)
+    if command.epoch < world.epoch and (internal or isinstance(command, c.Promote)):
         return Outcome(code="conflict", message="The command is of an epoch before the last reset.")
     return HANDLERS[type(command)](world, command)
 
