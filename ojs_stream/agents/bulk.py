@@ -8,7 +8,7 @@ never delays the API, and ``ojs.commands`` stays the only order. What cannot be 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -19,6 +19,7 @@ from ojs_stream.core.commands import COMMAND_VERSION, Enqueue, NewJob
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.ids import derived_job_id
 from ojs_stream.core.outcomes import Outcome
+from ojs_stream.core.portions import portions
 from ojs_stream.core.validation import Rules, parse_job
 from ojs_stream.errors import RefusedError, UnavailableError
 from ojs_stream.log.producer import Record
@@ -47,19 +48,6 @@ class Sender(Protocol):
 
     async def send_many(self, topic: str, partition: int, records: Sequence[Record], *, timeout_s: float) -> int:
         """Append in order."""
-
-
-def _packs(pairs: list[tuple[BulkRecord, Enqueue]]) -> Iterator[list[tuple[BulkRecord, Enqueue]]]:
-    pack: list[tuple[BulkRecord, Enqueue]] = []
-    size = 0
-    for pair in pairs:
-        if pack and (len(pack) >= PACK_MAX or size + len(pair[0].value) > PACK_BYTES_MAX):
-            yield pack
-            pack, size = [], 0
-        pack.append(pair)
-        size += len(pair[0].value)
-    if pack:
-        yield pack
 
 
 class BulkAgent:
@@ -108,7 +96,7 @@ class BulkAgent:
         return home_of(job.id if job.client_id else job.queue, self._homes)
 
     async def _insist(self, home: int, pairs: list[tuple[BulkRecord, Enqueue]]) -> None:
-        for pack in _packs(pairs):
+        for pack in portions(pairs, lambda pair: len(pair[0].value), count_max=PACK_MAX, bytes_max=PACK_BYTES_MAX):
             outcomes = await self._until_applied(home, [command for _, command in pack])
             refused = [
                 (record, f"{outcome.code}: {outcome.message}")

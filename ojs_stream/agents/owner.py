@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -24,6 +24,7 @@ from ojs_stream.core.commands import AnyCommand, Genesis
 from ojs_stream.core.fold import BadCommand
 from ojs_stream.core.known import Known
 from ojs_stream.core.outcomes import Outcome
+from ojs_stream.core.portions import portions
 from ojs_stream.core.records import HomeState
 from ojs_stream.core.world import Message, NumberedEvent, World
 from ojs_stream.errors import FencedError, LogRefusedError, UnavailableError
@@ -107,18 +108,8 @@ class _Limbo:
     replies: list[tuple[str, Outcome]] = field(default_factory=list)
 
 
-def chunks(records: Sequence[LogRecord]) -> Iterator[list[LogRecord]]:
-    """Records in portions of a round."""
-    chunk: list[LogRecord] = []
-    size = 0
-    for record in records:
-        if chunk and (len(chunk) >= ROUND_RECORDS_MAX or size + len(record.value) > ROUND_BYTES_MAX):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(record)
-        size += len(record.value)
-    if chunk:
-        yield chunk
+def _bytes_of(record: LogRecord) -> int:
+    return len(record.value)
 
 
 def entry_of(record: LogRecord) -> LogEntry:
@@ -466,7 +457,7 @@ class Owner:
         self.progress = Progress(done=0, total=max(0, end - self.next))
         while not self.closed:
             async for records in reader.read(topic, self.home, self.next, end):
-                for chunk in chunks(records):
+                for chunk in portions(records, _bytes_of, count_max=ROUND_RECORDS_MAX, bytes_max=ROUND_BYTES_MAX):
                     await self._fold_gap(chunk)
             # Offsets at the end that hold no record (transaction markers) count as passed.
             if self.next > self._highest_dropped or self._highest_dropped < end:

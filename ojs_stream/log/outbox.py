@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 import structlog
 
+from ojs_stream.core.portions import portions
 from ojs_stream.core.world import Message, NumberedEffect, NumberedEvent
 from ojs_stream.errors import RefusedError, UnavailableError
 from ojs_stream.log.codec import encode_pack, pack_headers
@@ -206,7 +207,9 @@ class Outbox:
         for message in batch:
             by_home.setdefault(message.destination, []).append(message)
         for home, messages in by_home.items():
-            for pack in _packs(messages):
+            for pack in portions(
+                messages, lambda message: len(message.data), count_max=BATCH_MAX, bytes_max=PACK_BYTES_MAX
+            ):
                 value = encode_pack([message.data for message in pack])
                 record = Record(None, value, pack_headers(len(pack), ["message"]))
                 await self._sender.send_many(self._topics.commands, home, [record], timeout_s=SEND_TIMEOUT_S)
@@ -214,19 +217,6 @@ class Outbox:
 
 
 PACK_BYTES_MAX = 4 * 1024 * 1024
-
-
-def _packs(messages: list[Message]) -> Iterable[list[Message]]:
-    pack: list[Message] = []
-    size = 0
-    for message in messages:
-        if pack and size + len(message.data) > PACK_BYTES_MAX:
-            yield pack
-            pack, size = [], 0
-        pack.append(message)
-        size += len(message.data)
-    if pack:
-        yield pack
 
 
 class _StoredEventData(msgspec.Struct):

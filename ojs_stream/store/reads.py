@@ -32,10 +32,6 @@ class Positions:
         """Remember that ``home`` has applied ``offset``."""
         self._floor[home] = max(self._floor[home], offset)
 
-    def lower_to(self, home: int, offset: int) -> None:
-        """Only for a log that was refused and replaced: forget what was seen."""
-        self._floor[home] = offset
-
     def refuse(self, home: int, reason: str) -> None:
         """The records of ``home`` are not those of its log: nothing may be read until ``accept``."""
         self._refused[home] = reason
