@@ -75,6 +75,14 @@ def broker_settings(*, port: int, controller_port: int, data: Path) -> dict[str,
     }
 
 
+def new_cluster_id() -> str:
+    """Give 16 random bytes in Kafka's own spelling (URL-safe base64, 22 characters).
+
+    The first character is fixed: one time in 64 it would be ``-``, which the storage tool takes for an option.
+    """
+    return "K" + base64.urlsafe_b64encode(bytes.fromhex(new_token(16))).decode().rstrip("=")[1:]
+
+
 class EmbeddedKafka:
     """Apache Kafka on a loopback port; ``settings`` are broker properties that override ours."""
 
@@ -147,8 +155,7 @@ class EmbeddedKafka:
         (self.data / "log4j2.properties").write_text(_LOGGING)
 
     async def _format(self, command: Sequence[str]) -> None:
-        cluster_id = base64.urlsafe_b64encode(bytes.fromhex(new_token(16))).decode().rstrip("=")
-        words = ["format", "--cluster-id", cluster_id, "--config", str(self._properties)]
+        words = ["format", "--cluster-id", new_cluster_id(), "--config", str(self._properties)]
         tool = self._java("Kafka's storage tool", [*command, "kafka.tools.StorageTool", *words])
         tool.start()
         if await tool.finish(START_TIMEOUT_S) != 0:
