@@ -150,7 +150,7 @@ class Runtime:
                 pack_bytes_max=settings.pack_bytes_max,
                 packs_in_flight_max=settings.packs_in_flight,
             ),
-            lookups=self,
+            host=self,
         )
         self.work = Work(self.homes, self._owner)
         self.mirrors = Mirrors(
@@ -301,6 +301,10 @@ class Runtime:
 
     def _wake(self) -> None:
         self.engine.wake()
+
+    def appended(self, home: int, record: LogRecord) -> None:
+        """For the gateway: a pack of this worker is in the log."""
+        self.engine.foresee(home, record)
 
     def _on_commit(self, owner: Owner, world: World) -> None:
         self.work.committed(owner, world)

@@ -85,6 +85,12 @@ class Engine:
         if owner is not None:
             owner.offer(record)
 
+    def foresee(self, home: int, record: LogRecord) -> None:
+        """A record that this worker has just written; its delivery is still to come."""
+        owner = self.owners.get(home)
+        if owner is not None:
+            owner.foresee(record)
+
     # -- rounds -------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:

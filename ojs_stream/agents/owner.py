@@ -9,7 +9,6 @@ callbacks; ``close`` only sets a flag that is checked after every wait and right
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -133,8 +132,10 @@ class Owner:
         self.closed = False
         self.recoveries = 0
         self._wiring = wiring
-        self._buffer: deque[LogRecord] = deque()
+        self._buffer: dict[int, LogRecord] = {}
         self._buffer_bytes = 0
+        self._expected = 0
+        self._delivered = -1
         self._highest_dropped = -1
         self._alarm = asyncio.Event()
         self._why = "assigned"
@@ -189,15 +190,30 @@ class Owner:
         box = self._outbox
         return 0 if box is None else len(box.events) + len(box.effects) + len(box.messages)
 
+    def go_live(self) -> None:
+        """From here on live records are folded, the first one is ``next``."""
+        self._expected, self._delivered = self.next, -1
+        self.phase = "live"
+
     def offer(self, record: LogRecord) -> None:
-        """A live record from the agent."""
+        """A live record from the agent. These come in order: what they skip is a gap."""
+        self._delivered = max(self._delivered, record.offset)
+        self._keep(record)
+
+    def foresee(self, record: LogRecord) -> None:
+        """A record that this worker has written itself: acknowledged, it need not wait for its delivery."""
+        self._keep(record)
+
+    def _keep(self, record: LogRecord) -> None:
+        if self.phase == "live" and (record.offset < self._expected or record.offset in self._buffer):
+            return
         full = len(self._buffer) >= BUFFER_RECORDS_MAX or self._buffer_bytes > BUFFER_BYTES_MAX
         if self.phase != "live" or full:
             self._highest_dropped = max(self._highest_dropped, record.offset)
             if self.phase == "live":
                 self.alarm("the buffer of live records is full")
             return
-        self._buffer.append(record)
+        self._buffer[record.offset] = record
         self._buffer_bytes += len(record.value)
         self._wiring.wake()
 
@@ -212,7 +228,7 @@ class Owner:
 
     def _drop_buffer(self) -> None:
         if self._buffer:
-            self._highest_dropped = max(self._highest_dropped, self._buffer[-1].offset)
+            self._highest_dropped = max(self._highest_dropped, *self._buffer)
             self._buffer.clear()
             self._buffer_bytes = 0
 
@@ -221,26 +237,24 @@ class Owner:
     @property
     def has_records(self) -> bool:
         """Whether live records wait to be folded."""
-        return bool(self._buffer)
+        return self._expected in self._buffer
 
     def take(self) -> list[LogRecord]:
         """The contiguous records that may be folded now, bounded."""
         if self.phase != "live" or self._outbox is None or len(self._outbox.events) > UNSENT_EVENTS_MAX:
             return []
         taken: list[LogRecord] = []
-        size, expected = 0, self.next
-        while self._buffer and len(taken) < ROUND_RECORDS_MAX and size < ROUND_BYTES_MAX:
-            record = self._buffer[0]
-            if record.offset > expected:
-                if not taken:
-                    self.alarm(f"a gap: offset {expected} is next, {record.offset} came")
+        size = 0
+        while len(taken) < ROUND_RECORDS_MAX and size < ROUND_BYTES_MAX:
+            record = self._buffer.pop(self._expected, None)
+            if record is None:
                 break
-            self._buffer.popleft()
-            self._buffer_bytes -= len(record.value)
-            if record.offset == expected:
-                taken.append(record)
-                size += len(record.value)
-                expected += 1
+            taken.append(record)
+            size += len(record.value)
+            self._expected += 1
+        self._buffer_bytes -= size
+        if not taken and self._delivered >= self._expected:
+            self.alarm(f"a gap: offset {self._expected} is next, {self._delivered} came")
         return taken
 
     def round_of(self, records: Sequence[LogRecord]) -> HomeRound:
@@ -462,7 +476,7 @@ class Owner:
             # Offsets at the end that hold no record (transaction markers) count as passed.
             if self.next > self._highest_dropped or self._highest_dropped < end:
                 if not self._is_closed():
-                    self.phase = "live"
+                    self.go_live()
                 return
             end = self._highest_dropped + 1
 

@@ -20,7 +20,8 @@ from ojs_stream.core.commands import Command
 from ojs_stream.core.outcomes import Awaited, Outcome
 from ojs_stream.errors import RefusedError, UnavailableError
 from ojs_stream.log.codec import encode_pack, pack_headers
-from ojs_stream.log.producer import Headers
+from ojs_stream.log.producer import NO_OFFSET, Appended, Headers
+from ojs_stream.log.reader import LogRecord
 
 log = structlog.get_logger(__name__)
 _encoder = msgspec.json.Encoder()
@@ -60,15 +61,18 @@ class Producer(Protocol):
         key: bytes | None = None,
         headers: Headers = (),
         timeout_s: float = 10.0,
-    ) -> int:
-        """The offset; ``UnavailableError(unknown=True)`` when the outcome is not known."""
+    ) -> Appended:
+        """Where it is; ``UnavailableError(unknown=True)`` when the outcome is not known."""
 
     def stalled_s(self) -> float:
         """How long the oldest produce has been waiting for its acknowledgement."""
 
 
-class Lookups(Protocol):
-    """What a gateway asks of the store when nobody has told it."""
+class Host(Protocol):
+    """What a gateway asks of, and tells, the worker that it belongs to."""
+
+    def appended(self, home: int, record: LogRecord) -> None:
+        """A pack is in the log: if the home is here, it need not wait for its delivery."""
 
     async def outcomes(self, late: list[tuple[int, str]]) -> list[Outcome | None]:
         """Outcomes of (home, submit) that another worker's round has stored, as far as they are there."""
@@ -201,14 +205,14 @@ class Gateway:
         homes: int,
         topic: str,
         producer: Producer,
-        lookups: Lookups,
+        host: Host,
         bounds: Bounds | None = None,
     ) -> None:
         self.instance = instance
         self.bounds = bounds or Bounds()
         self._topic = topic
         self._producer = producer
-        self._lookups = lookups
+        self._host = host
         self._packers = [Packer(home, self) for home in range(homes)]
         self._submits: dict[str, _Waiting] = {}
         self._numbers = 0
@@ -288,7 +292,7 @@ class Gateway:
         """Refuse before anything is written what cannot be applied now."""
         if self._producer.stalled_s() > STALLED_S:
             raise UnavailableError("Kafka does not answer; nothing was written.", retry_after_s=2)
-        self._lookups.check(home)
+        self._host.check(home)
 
     def _sealed(self, command: Command) -> tuple[str, bytes, str]:
         """(submit, encoded command, kind) with a new submit id."""
@@ -313,7 +317,10 @@ class Gateway:
         headers = pack_headers(len(commands), [kind for _, kind in commands])
         value = encode_pack([data for data, _ in commands])
         timeout_s = self.bounds.deadline_s
-        return await self._producer.send(self._topic, home, value, headers=headers, timeout_s=timeout_s)
+        sent = await self._producer.send(self._topic, home, value, headers=headers, timeout_s=timeout_s)
+        if sent.offset != NO_OFFSET:
+            self._host.appended(home, LogRecord(sent.offset, sent.timestamp_ms, None, value, ()))
+        return sent.offset
 
     # -- out ----------------------------------------------------------------------------------------------
 
@@ -384,7 +391,7 @@ class Gateway:
 
     async def _poll(self, late: list[tuple[int, str]]) -> None:
         try:
-            outcomes = await self._lookups.outcomes(late)
+            outcomes = await self._host.outcomes(late)
         except UnavailableError:
             return
         for (_, submit), outcome in zip(late, outcomes, strict=True):
@@ -396,7 +403,7 @@ class Gateway:
         for source, destination, number in awaits:
             while monotonic() < until:
                 try:
-                    if await self._lookups.mark(destination, source) >= number:
+                    if await self._host.mark(destination, source) >= number:
                         break
                 except UnavailableError:
                     return

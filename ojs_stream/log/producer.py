@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
@@ -90,6 +90,13 @@ def record_bytes(key: bytes | None, value: bytes, headers: Headers = ()) -> int:
     return size
 
 
+class Appended(NamedTuple):
+    """Where a record is in its partition, and the time that the log gave it (ms since the epoch)."""
+
+    offset: int
+    timestamp_ms: int
+
+
 class _Line:
     """One aiokafka producer and what it has not acknowledged yet."""
 
@@ -105,9 +112,9 @@ class _Line:
         first = next(iter(self._pending.values()), None)
         return 0.0 if first is None else time.monotonic() - first
 
-    def watch(self, sent: asyncio.Future[Any], place: TopicPartition) -> asyncio.Future[int]:
-        """A future of the offset that may be cancelled without losing sight of the produce itself."""
-        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    def watch(self, sent: asyncio.Future[Any], place: TopicPartition) -> asyncio.Future[Appended]:
+        """A future of the place that may be cancelled without losing sight of the produce itself."""
+        answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         self._count += 1
         token = self._count
         self._pending[token] = time.monotonic()
@@ -122,7 +129,8 @@ class _Line:
             if error is not None:
                 answer.set_exception(error)
             else:
-                answer.set_result(self._offset(place, done.result().offset))
+                metadata = done.result()
+                answer.set_result(Appended(self._offset(place, metadata.offset), metadata.timestamp))
 
         sent.add_done_callback(settle)
         return answer
@@ -198,8 +206,8 @@ class LogProducer:
         key: bytes | None = None,
         headers: Headers = (),
         timeout_s: float = 10.0,
-    ) -> int:
-        """Append one record; its offset (-1: in the log, but the broker no longer knows where).
+    ) -> Appended:
+        """Append one record; where it is now (offset -1: in the log, but the broker no longer knows where).
 
         ``RefusedError`` before anything is sent when it is too large; ``UnavailableError`` otherwise,
         ``unknown`` once it was handed to the sender.
@@ -227,12 +235,12 @@ class LogProducer:
         line, place = self._usable(), TopicPartition(topic, partition)
         for record in records:
             _check_size(topic, record_bytes(record.key, record.value, record.headers))
-        waiting: list[asyncio.Future[int]] = []
+        waiting: list[asyncio.Future[Appended]] = []
         try:
             async with asyncio.timeout(timeout_s):
                 await self._known(line, place)
                 await self._append_all(line, place, records, waiting)
-                return (await asyncio.gather(*waiting))[-1] if waiting else NO_OFFSET
+                return (await asyncio.gather(*waiting))[-1].offset if waiting else NO_OFFSET
         except (KafkaError, TimeoutError) as error:
             raise self._failed(line, error, handed=bool(waiting)) from error
         finally:
@@ -257,7 +265,7 @@ class LogProducer:
         line: _Line,
         place: TopicPartition,
         records: Sequence[Record],
-        waiting: list[asyncio.Future[int]],
+        waiting: list[asyncio.Future[Appended]],
     ) -> None:
         position, count = 0, len(records)
         while position < count:
@@ -373,7 +381,7 @@ def _check_size(topic: str, size: int) -> None:
         )
 
 
-def _abandon(waiting: Sequence[asyncio.Future[int]]) -> None:
+def _abandon(waiting: Sequence[asyncio.Future[Appended]]) -> None:
     """Nobody waits any more: an error of a later batch is no news."""
     for answer in waiting:
         if answer.done() and not answer.cancelled():

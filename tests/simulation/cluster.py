@@ -18,6 +18,7 @@ from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import HomeState
 from ojs_stream.core.world import World
 from ojs_stream.log.gateway import Bounds, Gateway
+from ojs_stream.log.reader import LogRecord
 from ojs_stream.log.topics import Topics
 from ojs_stream.store import keys
 from ojs_stream.store.reads import Positions
@@ -65,7 +66,7 @@ class SimWorker:
             topic=f"{NAMESPACE}.commands",
             producer=sender,
             bounds=Bounds(deadline_s=DEADLINE_S),
-            lookups=self,
+            host=self,
         )
         self.work = Work(homes, self._owner)
         wiring = Wiring(
@@ -151,6 +152,10 @@ class SimWorker:
     async def _submit_system(self, home: int, command: Any) -> Outcome:
         return await self.gateway.submit(home, command, gated=False)
 
+    def appended(self, home: int, record: LogRecord) -> None:
+        """See ``Host``."""
+        self.engine.foresee(home, record)
+
     def _on_commit(self, owner: Owner, world: World) -> None:
         self.work.committed(owner, world)
 
@@ -173,7 +178,7 @@ class SimWorker:
         """The simulated Redis is slow or empty, never known to be away."""
 
     async def outcomes(self, late: list[tuple[int, str]]) -> list[Outcome | None]:
-        """See ``Lookups``."""
+        """See ``Host``."""
         await self.link.step()
         data = self.cluster.net.store.data
         for home in sorted({home for home, _ in late}):
@@ -184,7 +189,7 @@ class SimWorker:
         return [None if each is None else _outcome_decoder.decode(each) for each in found]
 
     async def mark(self, destination: int, source: int) -> int:
-        """See ``Lookups``."""
+        """See ``Host``."""
         owner = self.engine.owners.get(destination)
         if owner is not None and owner.live:
             return owner.state.marks.get(str(source), 0)

@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ojs_stream.core.records import HomeState
 from ojs_stream.errors import UnavailableError
-from ojs_stream.log.producer import Record
+from ojs_stream.log.producer import Appended, Record
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.store.base import Dump, LoadRequest
 from ojs_stream.store.commit import Commit
@@ -181,9 +181,10 @@ class SimSender:
         key: bytes | None = None,
         headers: Sequence[tuple[str, bytes]] = (),
         timeout_s: float = 10.0,
-    ) -> int:
+    ) -> Appended:
         """See ``Producer``."""
-        return await self._timed(topic, partition, [Record(key, value, list(headers))])
+        offset = await self._timed(topic, partition, [Record(key, value, list(headers))])
+        return Appended(offset, self._link.net.partition(topic, partition)[offset].timestamp_ms)
 
     async def send_many(self, topic: str, partition: int, records: Sequence[Record], *, timeout_s: float) -> int:
         """See ``Sender``."""
