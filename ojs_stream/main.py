@@ -16,6 +16,7 @@ from faust.types import TP
 from faust.web.base import BlueprintManager
 
 from ojs_stream.agents.bulk import BulkRecord
+from ojs_stream.agents.delivery import PacedTransport
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.runtime import Runtime
 from ojs_stream.settings import Settings
@@ -40,6 +41,9 @@ class OjsApp(faust.App):
         Faust's own part, making a data folder for its tables, is left out: our state is in Redis.
         """
         await self.runtime.open(self.web.web_app)  # type: ignore[attr-defined]
+
+    def _new_transport(self) -> PacedTransport:
+        return PacedTransport(self.conf.broker_consumer, self)
 
     async def stop(self) -> None:
         """Answer what is in flight while consumer and agents still work; then stop (DESIGN.md section 14)."""
@@ -98,6 +102,7 @@ def _attach_agents(app: OjsApp) -> None:
     async def bulk(stream: Any) -> None:
         """Bring open-loop intake into the log; acknowledged only when it is applied."""
         async for events in stream.take_events(BULK_RECORDS_MAX, within=BULK_WAIT_S):
+            app.runtime.pace.news()
             await app.runtime.bulk_agent.take([_bulk_record(event.message) for event in events])
 
     app.agent(app.topic(topics.commands_bulk, value_type=bytes, key_type=bytes), name="bulk")(bulk)

@@ -10,13 +10,11 @@ from typing import Any, cast
 import msgspec
 import structlog
 from aiohttp import web
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from ojs_stream import stamp
 from ojs_stream.agents.bulk import BulkAgent
+from ojs_stream.agents.delivery import Pace
 from ojs_stream.agents.engine import Engine
 from ojs_stream.agents.mirrors import Mirrors
 from ojs_stream.agents.owner import Owner, Wiring
@@ -36,6 +34,7 @@ from ojs_stream.log.reader import Bounds, LogReader, LogRecord
 from ojs_stream.log.topics import Topics, declare, declare_mirrors
 from ojs_stream.settings import Settings
 from ojs_stream.store import keys
+from ojs_stream.store.connections import IO_TIMEOUT_S, open_reads, open_redis
 from ojs_stream.store.queries import Queries
 from ojs_stream.store.reads import Positions, Reads
 from ojs_stream.store.redis import RedisStore
@@ -50,8 +49,6 @@ START_WAIT_S = 60.0
 """How long a start waits for Kafka: it may be starting just now, as we are."""
 DRAIN_S = 10.0
 MIRROR_WAIT_S = 10.0
-REDIS_TIMEOUT_S = 5.0
-READ_CONNECTIONS_MAX = 32
 REDIS_WATCH_S = 0.5
 PING_TIMEOUT_S = 2.0
 REDIS_LOST_S = 1.0
@@ -82,6 +79,7 @@ class Runtime:
         self.homes = 0
         self.assigned_once = False
         self._opened = False
+        self.pace = Pace()
         self._redis_lost = 0.0
         """Since when Redis has not answered (monotonic seconds); 0: it does."""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -98,22 +96,8 @@ class Runtime:
         self.producer = LogProducer(bootstrap, client_id=f"{settings.namespace}-{self.instance}")
         self.mirror_producer = LogProducer(bootstrap, client_id=f"{settings.namespace}-mirror-{self.instance}")
         await self.producer.start()
-        self.redis = Redis.from_url(
-            settings.redis_url,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=REDIS_TIMEOUT_S,
-            socket_connect_timeout=2.0,
-        )
-        # Reads of many views share a bounded pool of their own: they wait for each other, never for a commit.
-        pool = BlockingConnectionPool.from_url(
-            settings.redis_url,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=REDIS_TIMEOUT_S,
-            socket_connect_timeout=2.0,
-            max_connections=READ_CONNECTIONS_MAX,
-            timeout=REDIS_TIMEOUT_S,
-        )
-        self.read_redis = Redis.from_pool(pool)
+        self.redis = open_redis(settings.redis_url)
+        self.read_redis = open_reads(settings.redis_url)
         self.store = RedisStore(self.redis, settings.namespace)
         self.positions = Positions(self.homes)
         self.bounds = Bounds(bootstrap, self.topics.commands)
@@ -292,7 +276,8 @@ class Runtime:
 
     def offer(self, home: int, record: LogRecord) -> None:
         """A live record of the command topic."""
-        self.engine.offer(home, record)
+        if self.engine.offer(home, record):
+            self.pace.news()
 
     # -- hooks --------------------------------------------------------------------------------------------
 
@@ -372,7 +357,7 @@ class Runtime:
         for home, submit in late:
             pipe.get(keys.outcome(self.settings.namespace, home, submit))
         try:
-            async with asyncio.timeout(REDIS_TIMEOUT_S):
+            async with asyncio.timeout(IO_TIMEOUT_S):
                 answers = await pipe.execute()
         except (RedisError, OSError, TimeoutError) as error:
             raise UnavailableError(f"Redis does not answer: {error}") from error

@@ -79,11 +79,10 @@ class Engine:
             self.owners.pop(home).close()
             self._progress.pop(home, None)
 
-    def offer(self, home: int, record: LogRecord) -> None:
-        """A live record of the command topic."""
+    def offer(self, home: int, record: LogRecord) -> bool:
+        """A live record of the command topic; whether it is news."""
         owner = self.owners.get(home)
-        if owner is not None:
-            owner.offer(record)
+        return owner is None or owner.offer(record)
 
     def foresee(self, home: int, record: LogRecord) -> None:
         """A record that this worker has just written; its delivery is still to come."""

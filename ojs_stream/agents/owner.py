@@ -195,27 +195,28 @@ class Owner:
         self._expected, self._delivered = self.next, -1
         self.phase = "live"
 
-    def offer(self, record: LogRecord) -> None:
-        """A live record from the agent. These come in order: what they skip is a gap."""
+    def offer(self, record: LogRecord) -> bool:
+        """A live record from the agent; whether it is news. These come in order: what they skip is a gap."""
         self._delivered = max(self._delivered, record.offset)
-        self._keep(record)
+        return self._keep(record)
 
     def foresee(self, record: LogRecord) -> None:
         """A record that this worker has written itself: acknowledged, it need not wait for its delivery."""
         self._keep(record)
 
-    def _keep(self, record: LogRecord) -> None:
+    def _keep(self, record: LogRecord) -> bool:
         if self.phase == "live" and (record.offset < self._expected or record.offset in self._buffer):
-            return
+            return False
         full = len(self._buffer) >= BUFFER_RECORDS_MAX or self._buffer_bytes > BUFFER_BYTES_MAX
         if self.phase != "live" or full:
             self._highest_dropped = max(self._highest_dropped, record.offset)
             if self.phase == "live":
                 self.alarm("the buffer of live records is full")
-            return
+            return True
         self._buffer[record.offset] = record
         self._buffer_bytes += len(record.value)
         self._wiring.wake()
+        return True
 
     def alarm(self, why: str) -> None:
         """Something is wrong: drop what is in memory and recover."""

@@ -16,6 +16,7 @@ from ojs_stream.errors import FencedError, UnavailableError
 from ojs_stream.store import keys
 from ojs_stream.store.base import Dump, LoadRequest, is_state
 from ojs_stream.store.commit import EVENTS_MAX, OUTCOME_S, Commit
+from ojs_stream.store.connections import IO_TIMEOUT_S
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -35,7 +36,6 @@ return 'committed'
 COMMIT_SHA = hashlib.sha1(COMMIT_LUA.encode()).hexdigest()  # noqa: S324 - Redis names scripts by SHA-1
 ARGUMENTS_MAX = 4_000
 """Values in one write command: Lua's unpack ends near 8,000."""
-IO_TIMEOUT_S = 5.0
 HEAD_SLACK = 16
 """Entries read beyond what was asked: skipped ones (expired, claimed in the round) need no second read."""
 SCAN_COUNT = 1_000

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from aiohttp import web
 from msgspec import UnsetType
 
 from ojs_stream import stamp
@@ -19,6 +18,7 @@ from ojs_stream.core.retry import RetryPolicy
 from ojs_stream.core.times import format_duration
 from ojs_stream.web import queues, workers
 from ojs_stream.web.addressing import find_job
+from ojs_stream.web.answer import Answer
 from ojs_stream.web.dead_letter import dead_stats, find_dead
 from ojs_stream.web.jobs import filter_of, listing
 from ojs_stream.web.middleware import Call
@@ -31,7 +31,7 @@ PER_PAGE = 20
 PER_PAGE_MAX = 100
 
 
-async def stats(call: Call) -> web.Response:
+async def stats(call: Call) -> Answer:
     """GET /admin/stats -> ``{queues, workers, jobs: {8 states}, throughput, uptime_seconds}``."""
     now_ms = stamp.now_ms()
     reads = call.ctx.queries
@@ -79,7 +79,7 @@ def _throughput(minutes: list[Minute], now_ms: int) -> dict[str, int]:
 # ------------------------------------------------------------------ queues
 
 
-async def list_queues(call: Call) -> web.Response:
+async def list_queues(call: Call) -> Answer:
     """GET /admin/queues -> ``{items: [{name, state, counts, throughput, paused}], pagination}``."""
     page = page_of(call.request, default=PER_PAGE, limit_max=PER_PAGE_MAX)
     names, pagination = part_of(await call.ctx.queries.queues.names(), page)
@@ -89,7 +89,7 @@ async def list_queues(call: Call) -> web.Response:
     return call.json({"items": items, "pagination": pagination})
 
 
-async def get_queue(call: Call) -> web.Response:
+async def get_queue(call: Call) -> Answer:
     """GET /admin/queues/{name} -> one queue, with its oldest available job."""
     name = queues.name_of(call)
     record, minutes = await call.ctx.queries.queues.with_minutes(name, stamp.now_ms())
@@ -117,12 +117,12 @@ def _queue(call: Call, name: str, record: QueueRecord | None, minutes: list[Minu
     }
 
 
-async def pause_queue(call: Call) -> web.Response:
+async def pause_queue(call: Call) -> Answer:
     """POST /admin/queues/{name}/pause -> the bare ``{name, paused, paused_at}``."""
     return call.json(await queues.set_paused(call, paused=True))
 
 
-async def resume_queue(call: Call) -> web.Response:
+async def resume_queue(call: Call) -> Answer:
     """POST /admin/queues/{name}/resume -> the bare ``{name, paused, resumed_at}``."""
     return call.json(await queues.set_paused(call, paused=False))
 
@@ -130,13 +130,13 @@ async def resume_queue(call: Call) -> web.Response:
 # ------------------------------------------------------------------ jobs and dead letters
 
 
-async def list_jobs(call: Call) -> web.Response:
+async def list_jobs(call: Call) -> Answer:
     """GET /admin/jobs?queue&state&type&page&per_page -> ``{items, total, pagination}``."""
     page = page_of(call.request, default=PER_PAGE, limit_max=PER_PAGE_MAX)
     return call.answer(listing("items", await call.ctx.queries.list_jobs(filter_of(call), page), page))
 
 
-async def get_job(call: Call) -> web.Response:
+async def get_job(call: Call) -> Answer:
     """GET /admin/jobs/{id} -> the bare job with ``metadata`` (timeline), ``errors``, ``retry_policy``."""
     _, record = await find_job(call, call.path("id"))
     more: dict[str, Any] = {"retry_policy": _policy(record.ctl.retry)}
@@ -165,13 +165,13 @@ def _policy(policy: RetryPolicy) -> dict[str, Any]:
     }
 
 
-async def list_dead(call: Call) -> web.Response:
+async def list_dead(call: Call) -> Answer:
     """GET /admin/dead-letter -> ``{items, total, pagination}``."""
     found, page = await find_dead(call)
     return call.answer(listing("items", found, page))
 
 
-async def stats_dead(call: Call) -> web.Response:
+async def stats_dead(call: Call) -> Answer:
     """GET /admin/dead-letter/stats."""
     return call.json(await dead_stats(call))
 
@@ -179,32 +179,32 @@ async def stats_dead(call: Call) -> web.Response:
 # ------------------------------------------------------------------ workers
 
 
-async def list_workers(call: Call) -> web.Response:
+async def list_workers(call: Call) -> Answer:
     """GET /admin/workers -> ``{items, summary, pagination}``."""
     return call.json(await workers.worker_list(call))
 
 
-async def get_worker(call: Call) -> web.Response:
+async def get_worker(call: Call) -> Answer:
     """GET /admin/workers/{id} -> the bare worker."""
     return call.json(workers.shape(await workers.known(call, call.path("id")), stamp.now_ms()))
 
 
-async def quiet_worker(call: Call) -> web.Response:
+async def quiet_worker(call: Call) -> Answer:
     """POST /admin/workers/{id}/quiet: no more jobs, told at the next heartbeat."""
     return await _direct(call, "quiet")
 
 
-async def terminate_worker(call: Call) -> web.Response:
+async def terminate_worker(call: Call) -> Answer:
     """POST /admin/workers/{id}/terminate: finish and stop, told at the next heartbeat."""
     return await _direct(call, "terminate")
 
 
-async def resume_worker(call: Call) -> web.Response:
+async def resume_worker(call: Call) -> Answer:
     """POST /admin/workers/{id}/resume: take jobs again."""
     return await _direct(call, "running")
 
 
-async def _direct(call: Call, directive: str) -> web.Response:
+async def _direct(call: Call, directive: str) -> Answer:
     worker_id = check_worker(call.path("id"))
     parse_object_or_nothing(await call.body())
     command = Direct(worker_id=worker_id, directive=directive, **call.base)

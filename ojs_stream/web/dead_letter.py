@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
 from ojs_stream.core.bodies import parse_object_or_nothing, parse_revive
 from ojs_stream.core.commands import DeleteDead, RetryDead
@@ -14,6 +13,7 @@ from ojs_stream.core.records import JobRecord, public_json
 from ojs_stream.store.queries import JobFilter
 from ojs_stream.store.scans import SCAN_MAX, Found, Page
 from ojs_stream.web.addressing import find_job, submit_to_job
+from ojs_stream.web.answer import Answer
 from ojs_stream.web.jobs import listing
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.problems import not_found
@@ -23,7 +23,7 @@ from ojs_stream.web.responses import job_body
 LIMIT_MAX = 1_000
 
 
-async def list_dead(call: Call) -> web.Response:
+async def list_dead(call: Call) -> Answer:
     """GET /dead-letter?queue&type&error_type&since&until&limit&cursor -> ``{jobs, total, pagination}``."""
     found, page = await find_dead(call)
     return call.answer(listing("jobs", found, page))
@@ -43,7 +43,7 @@ async def find_dead(call: Call) -> tuple[Found, Page]:
     return await call.ctx.queries.dead_letters(wanted, page), page
 
 
-async def get(call: Call) -> web.Response:
+async def get(call: Call) -> Answer:
     """GET /dead-letter/{id} -> ``{job}``; 404 for a job that is not dead."""
     job_id = call.path("id")
     _, record = await find_job(call, job_id)
@@ -57,7 +57,7 @@ def is_dead(record: JobRecord) -> bool:
     return record.ctl.dead and record.job.state == "discarded"
 
 
-async def retry(call: Call) -> web.Response:
+async def retry(call: Call) -> Answer:
     """POST /dead-letter/{id}/retry ``{override?}`` -> ``{job}``, available again with attempt 0."""
     job_id = call.path("id")
     override = parse_revive(await call.body())
@@ -74,7 +74,7 @@ async def retry(call: Call) -> web.Response:
     return call.answer(job_body(bytes(outcome.jobs[0])))
 
 
-async def delete(call: Call) -> web.Response:
+async def delete(call: Call) -> Answer:
     """DELETE /dead-letter/{id} -> ``{deleted: true, job_id}``."""
     parse_object_or_nothing(await call.body())
     job_id = call.path("id")
@@ -82,7 +82,7 @@ async def delete(call: Call) -> web.Response:
     return call.json({"deleted": True, "job_id": job_id})
 
 
-async def stats(call: Call) -> web.Response:
+async def stats(call: Call) -> Answer:
     """GET /dead-letter/stats -> totals by queue, type and error type, over the newest 10,000."""
     return call.json(await dead_stats(call))
 

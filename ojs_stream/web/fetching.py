@@ -6,12 +6,11 @@ import asyncio
 from itertools import groupby
 from time import monotonic
 
-from aiohttp import web
-
 from ojs_stream import stamp
 from ojs_stream.core.bodies import ClaimRequest, parse_claim
 from ojs_stream.core.commands import Claim, GiveBack
 from ojs_stream.errors import UnavailableError
+from ojs_stream.web.answer import Answer
 from ojs_stream.web.beats import is_resting
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.problems import raise_if_refused
@@ -27,7 +26,7 @@ Claimed = list[tuple[int, bytes]]
 """(home, whole job)"""
 
 
-async def fetch(call: Call) -> web.Response:
+async def fetch(call: Call) -> Answer:
     """POST /workers/fetch ``{queues, count?, worker_id?, wait_ms?, ...}`` -> ``{jobs: [...]}``, always 200."""
     limits = call.ctx.limits
     wanted = parse_claim(await call.body(), jobs_max=limits.fetch_jobs_max, wait_ms_max=limits.wait_ms_max)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
 from ojs_stream.core.bodies import parse_object_or_nothing, parse_reason
 from ojs_stream.core.commands import Activate, Cancel, Enqueue, NewJob
 from ojs_stream.core.outcomes import Outcome
@@ -13,22 +11,21 @@ from ojs_stream.errors import RefusedError
 from ojs_stream.store.queries import JobFilter
 from ojs_stream.store.scans import Found, Page
 from ojs_stream.web.addressing import find_job, submit_to_job
+from ojs_stream.web.answer import Answer
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.paging import pagination_of
 from ojs_stream.web.requests import page_of, states_of
 from ojs_stream.web.responses import API, id_of, job_body, jobs_body, page_body
 
 
-async def enqueue(call: Call) -> web.Response:
+async def enqueue(call: Call) -> Answer:
     """POST /jobs -> 201 ``{job, id, type, state, queue}``, Location."""
     job = parse_job(await call.body(), call.site.rules, call.site.new_job_id)
     raw = bytes((await _submit(call, (job,), batch=False)).jobs[0])
-    response = call.answer(job_body(raw), 201)
-    response.headers["Location"] = f"{API}/jobs/{id_of(raw)}"
-    return response
+    return call.answer(job_body(raw), 201, location=f"{API}/jobs/{id_of(raw)}")
 
 
-async def enqueue_batch(call: Call) -> web.Response:
+async def enqueue_batch(call: Call) -> Answer:
     """POST /jobs/batch -> 201 ``{jobs, count}`` in the order of the request; all or none."""
     jobs = parse_batch(await call.body(), call.site.rules, call.site.new_job_id)
     outcome = await _submit(call, jobs, batch=True)
@@ -66,20 +63,20 @@ async def _refuse_existing(call: Call, chosen: list[str]) -> None:
         )
 
 
-async def get(call: Call) -> web.Response:
+async def get(call: Call) -> Answer:
     """GET /jobs/{id} -> ``{job, ...}``."""
     _, record = await find_job(call, call.path("id"))
     return call.answer(job_body(public_json(record)))
 
 
-async def list_jobs(call: Call) -> web.Response:
+async def list_jobs(call: Call) -> Answer:
     """GET /jobs?queue&state&type&limit&cursor -> ``{jobs, total, pagination}``."""
     page = page_of(call.request)
     found = await call.ctx.queries.list_jobs(filter_of(call), page)
     return call.answer(listing("jobs", found, page))
 
 
-async def cancel(call: Call) -> web.Response:
+async def cancel(call: Call) -> Answer:
     """DELETE /jobs/{id}?reason, POST /jobs/{id}/cancel -> ``{job: {..., previous_state}}``."""
     reason = call.request.query.get("reason") or parse_reason(await call.body())
     job_id = call.path("id")
@@ -87,14 +84,14 @@ async def cancel(call: Call) -> web.Response:
     return _changed(call, outcome)
 
 
-async def activate(call: Call) -> web.Response:
+async def activate(call: Call) -> Answer:
     """POST /jobs/{id}/activate -> ``{job: {..., previous_state}}``."""
     parse_object_or_nothing(await call.body())
     job_id = call.path("id")
     return _changed(call, await submit_to_job(call, job_id, Activate(job_id=job_id, **call.base)))
 
 
-def _changed(call: Call, outcome: Outcome) -> web.Response:
+def _changed(call: Call, outcome: Outcome) -> Answer:
     return call.answer(job_body(bytes(outcome.jobs[0]), previous_state=outcome.data.get("previous_state")))
 
 

@@ -20,6 +20,7 @@ from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.validation import Rules
 from ojs_stream.errors import OjsError
 from ojs_stream.web import requests
+from ojs_stream.web.answer import Answer
 from ojs_stream.web.context import Context
 from ojs_stream.web.problems import problem_of, raise_if_refused
 from ojs_stream.web.responses import respond, respond_problem
@@ -105,22 +106,23 @@ class Call:
         transport = self.request.transport
         return transport is None or transport.is_closing()
 
-    def answer(self, body: bytes, status: int = 200) -> web.Response:
-        """A JSON answer from its bytes."""
-        return respond(body, self.request_id, sdk=self.sdk, status=status)
+    def answer(self, body: bytes, status: int = 200, **headers: str) -> Answer:
+        """A JSON answer from its bytes; ``retry_after="1"`` becomes ``Retry-After: 1``."""
+        more = {name.replace("_", "-").title(): value for name, value in headers.items()}
+        return respond(body, self.request_id, sdk=self.sdk, status=status, headers=more)
 
-    def json(self, value: Any, status: int = 200) -> web.Response:
+    def json(self, value: Any, status: int = 200, **headers: str) -> Answer:
         """A JSON answer from a value; ``msgspec.Raw`` inside stays as it is."""
-        return respond(msgspec.json.encode(value), self.request_id, sdk=self.sdk, status=status)
+        return self.answer(msgspec.json.encode(value), status, **headers)
 
 
-Handler = Callable[[Call], Awaitable[web.Response]]
+Handler = Callable[[Call], Awaitable[Answer]]
 
 
-def guarded(site: Site, handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
+def guarded(site: Site, handler: Handler) -> Callable[[web.Request], Awaitable[Answer]]:
     """The aiohttp handler of a view."""
 
-    async def handle(request: web.Request) -> web.Response:
+    async def handle(request: web.Request) -> Answer:
         request_id = requests.request_id_of(request)
         version = request.headers.get("OJS-Version")
         sdk = version is not None

@@ -13,9 +13,10 @@ from typing import ClassVar
 from aiohttp import web, web_protocol, web_server
 
 from ojs_stream.errors import UnavailableError
+from ojs_stream.web.answer import MEDIA_TYPE, OJS_VERSION
 from ojs_stream.web.problems import parser_problem, problem_of
 from ojs_stream.web.requests import new_request_id, request_id_of
-from ojs_stream.web.responses import MEDIA_TYPE, OJS_VERSION, respond_problem
+from ojs_stream.web.responses import respond_problem
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
 from ojs_stream import stamp
 from ojs_stream.core.bodies import parse_object_or_nothing
@@ -13,6 +12,7 @@ from ojs_stream.core.commands import Pause, Resume
 from ojs_stream.core.names import check_queue
 from ojs_stream.core.records import Counts, Minute, QueueRecord, Totals
 from ojs_stream.core.times import iso
+from ojs_stream.web.answer import Answer
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.paging import part_of
 from ojs_stream.web.problems import not_found
@@ -21,7 +21,7 @@ from ojs_stream.web.requests import page_of
 HOUR_S = 3_600
 
 
-async def list_queues(call: Call) -> web.Response:
+async def list_queues(call: Call) -> Answer:
     """GET /queues -> ``{queues: [{name, status, paused, created_at, counts, depth}], pagination}``."""
     names, pagination = part_of(await call.ctx.queries.queues.names(), page_of(call.request))
     records = await call.ctx.queries.queues.records(names)
@@ -29,7 +29,7 @@ async def list_queues(call: Call) -> web.Response:
     return call.json({"queues": shown, "total": pagination["total"], "pagination": pagination})
 
 
-async def get(call: Call) -> web.Response:
+async def get(call: Call) -> Answer:
     """GET /queues/{name} -> ``{queue: {name, ...}, ...}``; 404 for a queue that was never seen."""
     name = name_of(call)
     record = await call.ctx.queries.queues.record(name)
@@ -39,7 +39,7 @@ async def get(call: Call) -> web.Response:
     return call.json({"queue": shown, **shown})
 
 
-async def stats(call: Call) -> web.Response:
+async def stats(call: Call) -> Answer:
     """GET /queues/{name}/stats -> one body for every client (OJS.md 2.5); zeros for an unknown queue."""
     name = name_of(call)
     now_ms = stamp.now_ms()
@@ -61,12 +61,12 @@ async def stats(call: Call) -> web.Response:
     )
 
 
-async def pause(call: Call) -> web.Response:
+async def pause(call: Call) -> Answer:
     """POST /queues/{name}/pause -> ``{queue: {name, paused, status, paused_at}}``."""
     return _told(call, await set_paused(call, paused=True))
 
 
-async def resume(call: Call) -> web.Response:
+async def resume(call: Call) -> Answer:
     """POST /queues/{name}/resume -> ``{queue: {name, paused, status, resumed_at}}``."""
     return _told(call, await set_paused(call, paused=False))
 
@@ -80,7 +80,7 @@ async def set_paused(call: Call, *, paused: bool) -> dict[str, Any]:
     return {"name": name, "paused": paused, **outcome.data}
 
 
-def _told(call: Call, data: dict[str, Any]) -> web.Response:
+def _told(call: Call, data: dict[str, Any]) -> Answer:
     shown = {**data, "status": "paused" if data["paused"] else "active"}
     return call.json({"queue": shown, **shown})
 

@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
-from aiohttp import web
-from multidict import CIMultiDict
 
-from ojs_stream import __version__
+from ojs_stream.web.answer import Answer
 from ojs_stream.web.problems import Problem
 
-MEDIA_TYPE = "application/openjobspec+json"
-MEDIA_TYPE_SDK = 'application/openjobspec+json; profile="application/json"'
-"""For clients that send ``OJS-Version``: the SDKs look for ``application/json`` in it (CLIENTS.md trap 1)."""
-OJS_VERSION = "1.0"
 API = "/ojs/v1"
-
-_COMMON = {
-    "OJS-Version": OJS_VERSION,
-    "X-OJS-Version": __version__,
-    "X-Content-Type-Options": "nosniff",
-}
-_PLAIN = CIMultiDict({"Content-Type": MEDIA_TYPE, **_COMMON})
-_SDK = CIMultiDict({"Content-Type": MEDIA_TYPE_SDK, **_COMMON})
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
-def respond(body: bytes, request_id: str, *, sdk: bool, status: int = 200) -> web.Response:
-    """A JSON answer. ``sdk``: the request had an ``OJS-Version`` header (DESIGN.md section 13)."""
-    headers = (_SDK if sdk else _PLAIN).copy()
-    headers["X-Request-Id"] = request_id
-    return web.Response(body=body, status=status, headers=headers)
+def respond(
+    body: bytes, request_id: str, *, sdk: bool, status: int = 200, headers: Mapping[str, str] = _NONE
+) -> Answer:
+    """A JSON answer. ``sdk``: the request had an ``OJS-Version`` header (DESIGN.md section 13).
+
+    ``headers`` are further ones: plain ASCII of our own making.
+    """
+    return Answer(body, {"X-Request-Id": request_id, **headers}, sdk=sdk, status=status)
 
 
-def respond_problem(problem: Problem, request_id: str, *, sdk: bool) -> web.Response:
+def respond_problem(problem: Problem, request_id: str, *, sdk: bool, headers: Mapping[str, str] = _NONE) -> Answer:
     """An error answer."""
-    response = respond(problem.body, request_id, sdk=sdk, status=problem.status)
-    response.headers.update(problem.headers)
-    return response
+    more = {**problem.headers, **headers}
+    return respond(problem.body, request_id, sdk=sdk, status=problem.status, headers=more)
 
 
 def job_body(raw: bytes, **more: Any) -> bytes:

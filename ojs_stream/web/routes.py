@@ -8,6 +8,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from ojs_stream.web import admin, dead_letter, events, fetching, jobs, queues, system, workers
+from ojs_stream.web.answer import Answer
 from ojs_stream.web.context import CONTEXT, Context
 from ojs_stream.web.middleware import Call, Handler, Site, guarded
 from ojs_stream.web.problems import problem_of, unknown_route, wrong_method
@@ -122,7 +123,7 @@ def setup(app: web.Application, context: Context) -> Site:
     app[CONTEXT] = context
     table = routes_of(context)
 
-    async def manifest(call: Call) -> web.Response:
+    async def manifest(call: Call) -> Answer:
         return call.json(system.manifest_of(endpoints, call))
 
     table.append(Route("GET", "/ojs/manifest", manifest, "manifest"))
@@ -145,14 +146,13 @@ def _fallback(table: list[Route]) -> Handler:
         (re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), tuple(sorted(known))) for path, known in methods.items()
     ]
 
-    async def fallback(call: Call) -> web.Response:
+    async def fallback(call: Call) -> Answer:
         path = call.request.path
         allowed = sorted({name for pattern, known in patterns if pattern.fullmatch(path) for name in known})
         if not allowed:
             raise unknown_route(path)
         error = wrong_method(call.request.method, path, tuple(allowed))
-        response = respond_problem(problem_of(error, call.request_id), call.request_id, sdk=call.sdk)
-        response.headers["Allow"] = ", ".join(allowed)
-        return response
+        problem = problem_of(error, call.request_id)
+        return respond_problem(problem, call.request_id, sdk=call.sdk, headers={"Allow": ", ".join(allowed)})
 
     return fallback

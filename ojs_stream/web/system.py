@@ -5,29 +5,26 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from aiohttp import web
-
 from ojs_stream import __version__, stamp
 from ojs_stream.core.bodies import parse_object_or_nothing
 from ojs_stream.core.commands import Reset
 from ojs_stream.core.names import QUEUE_BYTES_MAX, TYPE_BYTES_MAX
 from ojs_stream.errors import UnavailableError
+from ojs_stream.web.answer import OJS_VERSION, Answer
 from ojs_stream.web.middleware import Call
-from ojs_stream.web.responses import OJS_VERSION
 
 CONFORMANCE_LEVEL = 1
 
 
-async def health(call: Call) -> web.Response:
+async def health(call: Call) -> Answer:
     """GET /health -> 200 ``{status: ok, backend}``, 503 ``unhealthy`` when Kafka or Redis is down."""
     common = {"version": __version__, "uptime_seconds": max(0, stamp.now_ms() - call.ctx.started_ms) // 1_000}
     try:
         latency_ms = int(await call.ctx.backend_ms())
     except UnavailableError as error:
         backend: dict[str, Any] = {"type": "kafka+redis", "status": "down", "message": str(error)}
-        response = call.json({"status": "unhealthy", "backend": backend, **common}, 503)
-        response.headers["Retry-After"] = str(error.retry_after_s)
-        return response
+        body = {"status": "unhealthy", "backend": backend, **common}
+        return call.json(body, 503, retry_after=str(error.retry_after_s))
     return call.json(
         {
             "status": "ok",
@@ -37,23 +34,20 @@ async def health(call: Call) -> web.Response:
     )
 
 
-async def ready(call: Call) -> web.Response:
+async def ready(call: Call) -> Answer:
     """GET /ready -> 200 once this worker's partitions are live, else 503 with the reason."""
     state = call.ctx.ready()
-    response = call.json(
-        {"status": "ready" if state["ready"] else "not_ready", **state}, 200 if state["ready"] else 503
-    )
-    if not state["ready"]:
-        response.headers["Retry-After"] = "1"
-    return response
+    if state["ready"]:
+        return call.json({"status": "ready", **state})
+    return call.json({"status": "not_ready", **state}, 503, retry_after="1")
 
 
-async def live(call: Call) -> web.Response:
+async def live(call: Call) -> Answer:
     """GET /livez -> 200 as long as the process answers; it says nothing of Kafka and Redis."""
     return call.json({"status": "ok"})
 
 
-async def reset(call: Call) -> web.Response:
+async def reset(call: Call) -> Answer:
     """POST /admin/reset -> every home forgets its records (test mode only)."""
     parse_object_or_nothing(await call.body())
     await asyncio.gather(*(call.submit(home, Reset(**call.base)) for home in range(call.ctx.homes)))

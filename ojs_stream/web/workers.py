@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
 from ojs_stream import stamp
 from ojs_stream.core.bodies import AckRequest, BeatRequest, NackRequest, parse_ack, parse_beat, parse_nack
@@ -17,6 +16,7 @@ from ojs_stream.core.times import iso
 from ojs_stream.errors import UnavailableError
 from ojs_stream.web import beats
 from ojs_stream.web.addressing import submit_to_job
+from ojs_stream.web.answer import Answer
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.paging import part_of
 from ojs_stream.web.problems import not_found
@@ -44,18 +44,18 @@ class _Brief(msgspec.Struct):
 _brief = msgspec.json.Decoder(_Brief)
 
 
-async def ack(call: Call) -> web.Response:
+async def ack(call: Call) -> Answer:
     """POST /workers/ack -> ``{acknowledged, id, job_id, state, completed_at, job}``."""
     return await _ack(call, parse_ack(await call.body(), result_bytes_max=call.ctx.limits.result_bytes_max))
 
 
-async def ack_job(call: Call) -> web.Response:
+async def ack_job(call: Call) -> Answer:
     """POST /jobs/{id}/ack: the same, with the id in the path."""
     bound = call.ctx.limits.result_bytes_max
     return await _ack(call, parse_ack(await call.body(), result_bytes_max=bound, job_id=call.path("id")))
 
 
-async def _ack(call: Call, given: AckRequest) -> web.Response:
+async def _ack(call: Call, given: AckRequest) -> Answer:
     command = Ack(job_id=given.job_id, worker_id=given.worker_id, result=given.result, **call.base)
     raw = bytes((await submit_to_job(call, given.job_id, command)).jobs[0])
     brief = _brief.decode(raw)
@@ -69,17 +69,17 @@ async def _ack(call: Call, given: AckRequest) -> web.Response:
     return call.answer(_with_job(top, raw))
 
 
-async def nack(call: Call) -> web.Response:
+async def nack(call: Call) -> Answer:
     """POST /workers/nack -> ``{id, job_id, state, attempt, max_attempts, next_attempt_at?, ..., job}``."""
     return await _nack(call, parse_nack(await call.body()))
 
 
-async def nack_job(call: Call) -> web.Response:
+async def nack_job(call: Call) -> Answer:
     """POST /jobs/{id}/nack: the same, with the id in the path."""
     return await _nack(call, parse_nack(await call.body(), job_id=call.path("id")))
 
 
-async def _nack(call: Call, given: NackRequest) -> web.Response:
+async def _nack(call: Call, given: NackRequest) -> Answer:
     failure = given.failure
     command = Nack(
         job_id=given.job_id,
@@ -108,12 +108,12 @@ def _with_job(top: dict[str, Any], raw: bytes) -> bytes:
 # ------------------------------------------------------------------ heartbeat
 
 
-async def heartbeat(call: Call) -> web.Response:
+async def heartbeat(call: Call) -> Answer:
     """POST /workers/heartbeat -> ``{state, directive, jobs_extended, jobs_cancelled, server_time}``."""
     return call.json(await _beaten(call, parse_beat(await call.body())))
 
 
-async def beat(call: Call) -> web.Response:
+async def beat(call: Call) -> Answer:
     """POST /workers/beat: a heartbeat that is acknowledged in so many words."""
     return call.json({"acknowledged": True, **await _beaten(call, parse_beat(await call.body()))})
 
@@ -158,7 +158,7 @@ async def _directive(call: Call, given: BeatRequest) -> str:
 # ------------------------------------------------------------------ registry
 
 
-async def register(call: Call) -> web.Response:
+async def register(call: Call) -> Answer:
     """POST /workers/register -> ``{ok, worker_id, state, server_time, heartbeat_interval, ...}``."""
     given = parse_beat(await call.body())
     directive = await beats.keep_record(call, given, always=True)
@@ -175,34 +175,34 @@ async def register(call: Call) -> web.Response:
     )
 
 
-async def deregister(call: Call) -> web.Response:
+async def deregister(call: Call) -> Answer:
     """POST /workers/deregister ``{worker_id}``."""
     return await _removed(call, parse_beat(await call.body()).worker_id)
 
 
-async def remove(call: Call) -> web.Response:
+async def remove(call: Call) -> Answer:
     """DELETE /workers/{id}."""
     return await _removed(call, check_worker(call.path("id")))
 
 
-async def _removed(call: Call, worker_id: str) -> web.Response:
+async def _removed(call: Call, worker_id: str) -> Answer:
     await call.submit(call.site.home_of(worker_id), RemoveWorker(worker_id=worker_id, **call.base))
     call.site.resting.pop(worker_id, None)
     return call.json({"ok": True, "worker_id": worker_id, "server_time": iso(stamp.now_ms())})
 
 
-async def list_workers(call: Call) -> web.Response:
+async def list_workers(call: Call) -> Answer:
     """GET /workers -> ``{workers, items, summary, pagination}``."""
     return call.json(await worker_list(call))
 
 
-async def get(call: Call) -> web.Response:
+async def get(call: Call) -> Answer:
     """GET /workers/{id} -> ``{worker, ...}``."""
     shown = shape(await known(call, call.path("id")), stamp.now_ms())
     return call.json({"worker": shown, **shown})
 
 
-async def health(call: Call) -> web.Response:
+async def health(call: Call) -> Answer:
     """GET /workers/{id}/health -> 200, or 503 once it drains or is silent."""
     shown = shape(await known(call, call.path("id")), stamp.now_ms())
     healthy = shown["state"] in ("running", "quiet")
