@@ -199,7 +199,6 @@ class Runtime:
         return Ticker(
             index,
             owners=lambda: list(self.engine.owners.values()),
-            store=self.store,
             submit=self._submit_system,
         )
 

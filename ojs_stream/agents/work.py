@@ -48,10 +48,8 @@ class Work:
             if view is None or not view.changes:
                 continue
             first = min((score for score in view.changes.values() if score is not None), default=None)
-            known = owner.deadlines[index]
-            if first is not None and (known is None or first < known):
-                owner.deadlines[index] = first
-                owner.deadline_version += 1
+            if first is not None:
+                owner.note_deadline(index, first)
 
     def _wake(self, queue: str) -> None:
         for waiter in self._waiters.get(queue, ()):

@@ -87,7 +87,6 @@ class SimWorker:
             Ticker(
                 index,
                 owners=lambda: list(self.engine.owners.values()),
-                store=self.store,
                 submit=self._submit_system,
             )
             for index in ("run", "reap")
