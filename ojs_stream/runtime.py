@@ -171,7 +171,7 @@ class Runtime:
             publish=self._publish,
         )
         self.engine = Engine(wiring, self.bounds)
-        self.retry_agent = RetryAgent(self._submit_system)
+        self.retry_agent = RetryAgent(self.gateway.submit_pack)
         self.bulk_agent = BulkAgent(
             homes=self.homes,
             rules=self.rules(),

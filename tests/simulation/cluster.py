@@ -82,7 +82,7 @@ class SimWorker:
             publish=self._publish,
         )
         self.engine = Engine(wiring, reader)
-        self.retry_agent = RetryAgent(self._submit_system)
+        self.retry_agent = RetryAgent(self.gateway.submit_pack)
         self.tickers = [
             Ticker(
                 index,
