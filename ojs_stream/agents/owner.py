@@ -20,15 +20,14 @@ import structlog
 from redis.exceptions import RedisError
 
 from ojs_stream import stamp
-from ojs_stream.core.commands import AnyCommand, Genesis
-from ojs_stream.core.fold import BadCommand
+from ojs_stream.core.commands import Genesis
 from ojs_stream.core.known import Known
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.portions import portions
 from ojs_stream.core.records import HomeState
 from ojs_stream.core.world import Message, NumberedEvent, World
 from ojs_stream.errors import FencedError, LogRefusedError, UnavailableError
-from ojs_stream.log.codec import DecodedCommand, decode_pack
+from ojs_stream.log.codec import decode_pack
 from ojs_stream.log.gateway import Gateway
 from ojs_stream.log.outbox import Outbox, Sender, stored_event, stored_outbox
 from ojs_stream.log.reader import LogRecord
@@ -114,11 +113,7 @@ def _bytes_of(record: LogRecord) -> int:
 
 def entry_of(record: LogRecord) -> LogEntry:
     """The commands of a log record."""
-    commands: list[AnyCommand | BadCommand] = [
-        one.command if isinstance(one, DecodedCommand) else BadCommand(one.raw, one.reason)
-        for one in decode_pack(record.value)
-    ]
-    return LogEntry(record.offset, record.timestamp_ms, commands)
+    return LogEntry(record.offset, record.timestamp_ms, decode_pack(record.value))
 
 
 def _earlier(one: int | None, other: int | None) -> int | None:

@@ -37,7 +37,7 @@ AWAIT_S = 1.0
 AWAIT_POLL_S = 0.004
 
 
-class Bounds(Struct, frozen=True, kw_only=True):
+class PackBounds(Struct, frozen=True, kw_only=True):
     """Limits of the packers (settings)."""
 
     deadline_s: float = 10.0
@@ -202,10 +202,10 @@ class Gateway:
         topic: str,
         producer: Producer,
         lookups: Lookups,
-        bounds: Bounds | None = None,
+        bounds: PackBounds | None = None,
     ) -> None:
         self.instance = instance
-        self.bounds = bounds or Bounds()
+        self.bounds = bounds or PackBounds()
         self._topic = topic
         self._producer = producer
         self._lookups = lookups

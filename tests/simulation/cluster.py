@@ -17,7 +17,7 @@ from ojs_stream.agents.work import Work
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import HomeState
 from ojs_stream.core.world import World
-from ojs_stream.log.gateway import Bounds, Gateway
+from ojs_stream.log.gateway import Gateway, PackBounds
 from ojs_stream.log.topics import Topics
 from ojs_stream.store import keys
 from ojs_stream.store.reads import Positions
@@ -64,7 +64,7 @@ class SimWorker:
             homes=homes,
             topic=f"{NAMESPACE}.commands",
             producer=sender,
-            bounds=Bounds(deadline_s=DEADLINE_S),
+            bounds=PackBounds(deadline_s=DEADLINE_S),
             lookups=self,
         )
         self.work = Work(homes, self._owner)
