@@ -27,10 +27,9 @@ from ojs_stream.core.validation import Rules
 from ojs_stream.core.world import World, system_command
 from ojs_stream.errors import UnavailableError
 from ojs_stream.log.codec import encode_pack, pack_headers
-from ojs_stream.log.gateway import STALLED_S, Gateway
-from ojs_stream.log.gateway import Bounds as PackBounds
+from ojs_stream.log.gateway import STALLED_S, Gateway, PackBounds
 from ojs_stream.log.producer import LogProducer
-from ojs_stream.log.reader import Bounds, LogReader, LogRecord
+from ojs_stream.log.reader import LogEnds, LogReader, LogRecord
 from ojs_stream.log.topics import Topics, declare, declare_mirrors
 from ojs_stream.settings import Settings
 from ojs_stream.store import keys
@@ -100,7 +99,7 @@ class Runtime:
         self.read_redis = open_reads(settings.redis_url)
         self.store = RedisStore(self.redis, settings.namespace)
         self.positions = Positions(self.homes)
-        self.bounds = Bounds(bootstrap, self.topics.commands)
+        self.ends = LogEnds(bootstrap, self.topics.commands)
         await self._begin_log()
         self._build()
         await self._start(app)
@@ -108,7 +107,7 @@ class Runtime:
 
     async def _begin_log(self) -> None:
         """An empty partition gets its genesis; nothing older than the log's end now may be read."""
-        ends = await self.bounds.end_offsets(range(self.homes))
+        ends = await self.ends.end_offsets(range(self.homes))
         for home, end in ends.items():
             if end == 0:
                 await self._genesis(home)
@@ -154,8 +153,8 @@ class Runtime:
             on_event=self.mirrors.on_event if settings.kafka_queue_topics else None,
             publish=self._publish,
         )
-        self.engine = Engine(wiring, self.bounds)
-        self.retry_agent = RetryAgent(self._submit_system)
+        self.engine = Engine(wiring, self.ends)
+        self.retry_agent = RetryAgent(self.gateway.submit_pack)
         self.bulk_agent = BulkAgent(
             homes=self.homes,
             rules=self.rules(),
@@ -183,7 +182,6 @@ class Runtime:
         return Ticker(
             index,
             owners=lambda: list(self.engine.owners.values()),
-            store=self.store,
             submit=self._submit_system,
         )
 
@@ -254,7 +252,7 @@ class Runtime:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.bounds.stop()
+        await self.ends.stop()
         await self.mirror_producer.stop(2.0)
         await self.producer.stop(5.0)
         await self.read_redis.aclose()

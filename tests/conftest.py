@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +37,15 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerHandle]:
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisHandle]:
     """One Redis for the session; a test that kills it starts it again."""
     yield from _running(make_redis(tmp_path_factory.mktemp("redis")))
+
+
+@pytest.fixture
+async def own_redis(tmp_path: Path) -> AsyncIterator[RedisHandle]:
+    """A Redis that one test alone uses: it is killed or wiped."""
+    server = make_redis(tmp_path / "own-redis")
+    await server.start()
+    yield server
+    await server.stop()
 
 
 def _running(server: Handle) -> Iterator[Handle]:

@@ -19,15 +19,14 @@ import structlog
 from redis.exceptions import RedisError
 
 from ojs_stream import stamp
-from ojs_stream.core.commands import AnyCommand, Genesis
-from ojs_stream.core.fold import BadCommand
+from ojs_stream.core.commands import Genesis
 from ojs_stream.core.known import Known
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.portions import portions
 from ojs_stream.core.records import HomeState
 from ojs_stream.core.world import Message, NumberedEvent, World
 from ojs_stream.errors import FencedError, LogRefusedError, UnavailableError
-from ojs_stream.log.codec import DecodedCommand, decode_pack
+from ojs_stream.log.codec import decode_pack
 from ojs_stream.log.gateway import Gateway
 from ojs_stream.log.outbox import Outbox, Sender, stored_event, stored_outbox
 from ojs_stream.log.reader import LogRecord
@@ -113,11 +112,11 @@ def _bytes_of(record: LogRecord) -> int:
 
 def entry_of(record: LogRecord) -> LogEntry:
     """The commands of a log record."""
-    commands: list[AnyCommand | BadCommand] = [
-        one.command if isinstance(one, DecodedCommand) else BadCommand(one.raw, one.reason)
-        for one in decode_pack(record.value)
-    ]
-    return LogEntry(record.offset, record.timestamp_ms, commands)
+    return LogEntry(record.offset, record.timestamp_ms, decode_pack(record.value))
+
+
+def _earlier(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else min(one, other)
 
 
 class Owner:
@@ -147,7 +146,9 @@ class Owner:
         self._releasing: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self.deadlines: dict[str, int | None] = {"run": None, "reap": None}
-        self.deadline_version = 0
+        """The earliest entry of each due index as far as it is known: never later than the store's."""
+        self._noted: dict[str, int | None] = {"run": None, "reap": None}
+        self._refreshing = asyncio.Lock()
 
     # -- from outside -------------------------------------------------------------------------------------
 
@@ -335,6 +336,21 @@ class Owner:
         if done.sound:
             self._limbo.append(_Limbo(done.last_offset, done.world.replies))
 
+    # -- deadlines ----------------------------------------------------------------------------------------
+
+    def note_deadline(self, index: str, at: int) -> None:
+        """A commit has set a deadline."""
+        self.deadlines[index] = _earlier(self.deadlines[index], at)
+        self._noted[index] = _earlier(self._noted[index], at)
+
+    async def refresh_deadline(self, index: str) -> None:
+        """Read the earliest deadline: the one in memory may be of a job that has moved on since."""
+        async with self._refreshing:
+            self._noted[index] = None
+            earliest = await self._wiring.store.earliest(self.home, index)
+            # What was noted during the read may have been committed after it.
+            self.deadlines[index] = _earlier(earliest, self._noted[index])
+
     # -- recovery -----------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -383,7 +399,8 @@ class Owner:
             self._settle_limbo()
             await self._open_outbox(reader)
             await self._catch_up(reader)
-        await self._load_deadlines()
+        for index in self.deadlines:
+            await self.refresh_deadline(index)
         self._releasing = asyncio.create_task(self._release_messages(), name=f"release-{self.home}")
         if self.live:
             self.progress.reason = ""
@@ -505,13 +522,6 @@ class Owner:
         assert self._outbox is not None
         while len(self._outbox.events) > UNSENT_EVENTS_MAX and not self.closed:
             await asyncio.sleep(0.01)
-
-    async def _load_deadlines(self) -> None:
-        for index in self.deadlines:
-            version = self.deadline_version
-            earliest = await self._wiring.store.earliest(self.home, index)
-            if self.deadline_version == version:
-                self.deadlines[index] = earliest
 
     async def _release_messages(self) -> None:
         """Send the messages whose destination has not folded them; one that is behind is waited for.

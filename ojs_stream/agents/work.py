@@ -14,6 +14,10 @@ REMOTE_POLL_S = 0.2
 """A queue whose home is at another worker is looked at so often by a waiting fetch."""
 
 
+def _has_work(queue: QueueRecord) -> bool:
+    return bool(queue.counts.available) and not queue.paused
+
+
 class Work:
     """Fed by every commit of this worker's homes."""
 
@@ -35,7 +39,7 @@ class Work:
         for key, record in world.changed.items():
             if isinstance(record, QueueRecord):
                 known[record.name] = record
-                if record.counts.available and not record.paused:
+                if _has_work(record):
                     self._wake(record.name)
             elif record is None and key[0] == "queue":
                 known.pop(key[1], None)
@@ -48,29 +52,19 @@ class Work:
             if view is None or not view.changes:
                 continue
             first = min((score for score in view.changes.values() if score is not None), default=None)
-            known = owner.deadlines[index]
-            if first is not None and (known is None or first < known):
-                owner.deadlines[index] = first
-                owner.deadline_version += 1
+            if first is not None:
+                owner.note_deadline(index, first)
 
     def _wake(self, queue: str) -> None:
         for waiter in self._waiters.get(queue, ()):
             waiter.set()
 
-    def hint(self, queue: str) -> bool | None:
-        """Whether ``queue`` has claimable work; ``None`` = not known here, or something may be due."""
-        home = home_of(queue, self._homes)
-        owner = self._owner_of(home)
-        if owner is None or not owner.live:
-            return None
-        record = self._queues.get(home, {}).get(queue)
-        if record is None:
-            return None
-        if record.paused:
+    def hint(self, queue: str) -> bool:
+        """Whether ``queue`` is known to have claimable work; if not, Redis may have some all the same."""
+        if not self._is_local(queue):
             return False
-        if record.counts.available:
-            return True
-        return None if record.counts.scheduled or record.counts.retryable else False
+        record = self._queues.get(home_of(queue, self._homes), {}).get(queue)
+        return record is not None and _has_work(record)
 
     async def wait(self, queues: tuple[str, ...], seconds: float) -> None:
         """Until one of ``queues`` may have got work, at most ``seconds``."""

@@ -32,6 +32,13 @@ class Command(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="
     epoch: int = 0
 
 
+class BadCommand(Struct, frozen=True):
+    """What could not be decoded, in a command's place; it goes to the dead topic with its reason."""
+
+    data: bytes
+    reason: str
+
+
 class NewJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A validated job to enqueue. Durations in ms; an instant is absolute ms or relative to the record time."""
 

@@ -53,13 +53,19 @@ class Index:
 
     def settle(self, entries_max: int) -> None:
         """The changes are in the store: the window is what it has loaded. A long one is cut to its head."""
-        self.changes = {}
         if len(self._order) > entries_max:
             del self._order[entries_max // 2 :]
             self._scores = {member: score for score, member in self._order}
+            self._loaded = dict(self._scores)
             self._limit = self._order[-1]
             self.complete = False
-        self._loaded = dict(self._scores)
+        for member in self.changes:
+            score = self._scores.get(member)
+            if score is None:
+                self._loaded.pop(member, None)
+            else:
+                self._loaded[member] = score
+        self.changes = {}
 
     def _place(self, member: str, score: int | None) -> None:
         known = self._scores.pop(member, None)

@@ -6,20 +6,29 @@ speed depends on it; whoever doubts it starts with an empty one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET, Raw, UnsetType
 
 from ojs_stream.core.index import Index
-from ojs_stream.core.records import JobRecord, Key, Record
+from ojs_stream.core.records import Job, JobRecord, Key, Record
 
 if TYPE_CHECKING:
     from ojs_stream.core.world import World
 
-RECORDS_MAX = 20_000
-WINDOWS_MAX = 256
+BYTES_MAX = 32 * 1024 * 1024
+"""So much is kept, about (measured sizes below); beyond it the oldest is forgotten."""
+JOB_BYTES_MAX = 16 * 1024
+"""Larger jobs are read again."""
 WINDOW_ENTRIES_MAX = 1_024
 """A longer window is cut to its head: a million waiting jobs stay in the store."""
-JOB_BYTES_MAX = 16 * 1024
-"""Larger jobs are read again: bounded memory."""
+
+_JOB_BYTES = 2_500
+_ERROR_BYTES = 500
+_COUNTERS_BYTES = 750
+_WINDOW_BYTES = 1_000
+_ENTRY_BYTES = 250
 
 
 class Known:
@@ -28,40 +37,76 @@ class Known:
     def __init__(self) -> None:
         self.records: dict[Key, Record | None] = {}
         self.windows: dict[Key, Index] = {}
+        self.bytes = 0
+        """What all of it takes, about."""
+        self._sizes: dict[Key, int] = {}
+        """What each record and window takes, the longest untouched first."""
 
     def clear(self) -> None:
         """Know nothing."""
         self.records.clear()
         self.windows.clear()
+        self._sizes.clear()
+        self.bytes = 0
 
     def learn(self, world: World) -> None:
         """The round is committed: what it read and wrote is how the store is now."""
-        if world.blank or len(self.records) > RECORDS_MAX or len(self.windows) > WINDOWS_MAX:
-            self.clear()
         if world.blank:
+            self.clear()
             return
-        for key, view in world.indexes.items():
+        for key, window in world.indexes.items():
             if key[0] == "state" and key[2] == "available":
-                view.settle(WINDOW_ENTRIES_MAX)
-                self.windows[key] = view
-        for key in world.read_jobs:
-            self._keep(key, world.get(key))
-        for key, record in world.changed.items():
-            self._keep(key, record)
+                window.settle(WINDOW_ENTRIES_MAX)
+                self._put(self.windows, key, window, _bytes_of_window(window))
+        read = ((key, world.get(key)) for key in world.read_jobs)
+        for key, record in chain(read, world.changed.items()):
+            self._put(self.records, key, record, self._worth(key, record))
+        while self.bytes > BYTES_MAX:
+            self._forget_oldest()
 
-    def _keep(self, key: Key, record: Record | None) -> None:
-        if key[0] in ("queue", "minute") or (isinstance(record, JobRecord) and self._is_hot(record)):
-            self.records[key] = record
+    def _put(self, target: dict[Key, Any], key: Key, value: Any, size: int) -> None:
+        """Keep the value as the youngest, or forget what was known of it (size 0)."""
+        self.bytes += size - self._sizes.pop(key, 0)
+        if size:
+            self._sizes[key] = size
+            target[key] = value
         else:
-            self.records.pop(key, None)
+            target.pop(key, None)
 
-    def _is_hot(self, record: JobRecord) -> bool:
-        """Soon asked for again: active, or at the head of its queue; and not large."""
-        job = record.job
-        if job.state == "available":
-            window = self.windows.get(("state", job.queue, "available"))
-            if window is None or job.id not in window:
-                return False
-        elif job.state != "active":
-            return False
-        return len(bytes(job.args)) + len(bytes(job.meta)) < JOB_BYTES_MAX
+    def _forget_oldest(self) -> None:
+        key = next(iter(self._sizes))
+        self.bytes -= self._sizes.pop(key)
+        self.records.pop(key, None)
+        self.windows.pop(key, None)
+
+    def _worth(self, key: Key, record: Record | None) -> int:
+        """How many bytes to keep the record for; 0: it is not soon asked for again, or too large."""
+        if not isinstance(record, JobRecord):
+            return _COUNTERS_BYTES if key[0] in ("queue", "minute") else 0
+        state = record.job.state
+        if state == "active" or (state == "available" and self._is_next(record.job)):
+            size = _bytes_of_job(record)
+            return size if size < JOB_BYTES_MAX else 0
+        return 0
+
+    def _is_next(self, job: Job) -> bool:
+        """At the head of its queue."""
+        window = self.windows.get(("state", job.queue, "available"))
+        return window is not None and job.id in window
+
+
+def _bytes_of_window(window: Index) -> int:
+    """0: it is empty, and more may be in the store."""
+    return _WINDOW_BYTES + _ENTRY_BYTES * len(window) if len(window) or window.complete else 0
+
+
+def _bytes_of_job(record: JobRecord) -> int:
+    job = record.job
+    size = _JOB_BYTES + len(job.args) + len(job.meta) + _length(record.extra)
+    for error in job.errors:
+        size += _ERROR_BYTES + len(error.message) + _length(error.details) + _length(error.backtrace)
+    return size
+
+
+def _length(raw: Raw | UnsetType) -> int:
+    return 0 if raw is UNSET else len(raw)

@@ -109,8 +109,9 @@ def _values(data: bytes) -> Values:
     return values
 
 
-def _echo(policy: RetryPolicy, raws: Raws) -> Raw:
-    known: dict[str, Any] = {
+def policy_fields(policy: RetryPolicy) -> dict[str, Any]:
+    """The policy as clients read it."""
+    return {
         "max_attempts": policy.max_attempts,
         "initial_interval": format_duration(policy.initial_ms),
         "backoff_coefficient": policy.coefficient,
@@ -120,7 +121,10 @@ def _echo(policy: RetryPolicy, raws: Raws) -> Raw:
         "on_exhaustion": policy.on_exhaustion,
         "non_retryable_errors": policy.non_retryable,
     }
-    merged = {name: Raw(msgspec.json.encode(value)) for name, value in known.items()}
+
+
+def _echo(policy: RetryPolicy, raws: Raws) -> Raw:
+    merged = {name: Raw(msgspec.json.encode(value)) for name, value in policy_fields(policy).items()}
     merged.update((name, raw) for name, raw in raws.items() if name not in _KNOWN)
     return encode_object(merged)
 

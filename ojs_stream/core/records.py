@@ -25,6 +25,11 @@ ERRORS_MAX = 20
 EMPTY_OBJECT = Raw(b"{}")
 
 
+def own(raw: Raw | UnsetType) -> Raw | UnsetType:
+    """A copy. What was decoded is a slice that keeps the whole log record alive, as long as the job is held."""
+    return raw if raw is UNSET else raw.copy()
+
+
 class ErrorEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One failure in a job's history (OJS.md 3.5). ``details`` and ``backtrace`` stay raw."""
 

@@ -142,7 +142,9 @@ class World:
         """The applied offsets that the store had when it was read."""
         memory = known if known is not None else Known()
         self._known = memory.records
-        self.indexes: dict[Key, Index] = dict(memory.windows)
+        self._windows = memory.windows
+        self.indexes: dict[Key, Index] = {}
+        """Those that the round has touched."""
         self.read_jobs: list[Key] = []
         """Jobs that the store was asked for."""
         self.changed: dict[Key, Record | None] = {}
@@ -219,7 +221,7 @@ class World:
 
     def add_head(self, index: Key, loaded: list[tuple[int, str]], *, complete: bool) -> None:
         """The lowest entries of an index as the store has them."""
-        known = self.indexes.get(index)
+        known = self._window(index)
         if known is None:
             self.indexes[index] = Index(loaded, complete=complete)
         elif not known.complete:
@@ -238,13 +240,21 @@ class World:
         left.records = {key for key in needs.records if not self._has(key)}
         left.follow = needs.follow
         for index, count in needs.heads.items():
-            known = self.indexes.get(index)
+            known = self._window(index)
             if known is None or (not known.complete and known.loaded < count):
                 left.heads[index] = min(PREFETCH * count, max(count, PREFETCH_MAX))
         return left
 
     def _has(self, key: Key) -> bool:
         return key in self._records or key in self._known
+
+    def _window(self, index: Key) -> Index | None:
+        window = self.indexes.get(index)
+        if window is None and not self.blank:
+            window = self._windows.get(index)
+            if window is not None:
+                self.indexes[index] = window
+        return window
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -307,7 +317,7 @@ class World:
 
     def head(self, index: Key, count: int) -> list[tuple[int, str]]:
         """The ``count`` lowest (score, member) of an index, the round's own changes included."""
-        view = self.indexes.get(index)
+        view = self._window(index)
         found = view.head(count) if view is not None else ([] if self.blank else None)
         if found is None:
             needs = Needs()
@@ -333,7 +343,7 @@ class World:
         self._tally_states(before, record)
 
     def _move(self, index: Key, member: str, score: int | None) -> None:
-        view = self.indexes.get(index)
+        view = self._window(index)
         if view is None:
             view = self.indexes[index] = Index([], complete=self.blank)
         self._journal.append((view, member, view.set(member, score)))

@@ -1,7 +1,8 @@
 """Packs: one Kafka record that carries many commands, as JSON that a person can read.
 
 ``{"v":1,"commands":[{...},{...}]}``. Decoding never raises: what cannot be understood comes back as
-``BadCommand`` with its bytes and the reason, and hurts nobody else in the same pack.
+``BadCommand`` with its bytes and the reason, and hurts nobody else in the same pack. Raw parts of a command are
+slices of the record: who keeps one for long makes a copy.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Raw, Struct
 
-from ojs_stream.core.commands import COMMAND_VERSION, AnyCommand
+from ojs_stream.core.commands import COMMAND_VERSION, AnyCommand, BadCommand
 
 PACK_VERSION = 1
 MIXED = "mixed"
@@ -20,22 +21,6 @@ REASON_CHARS_MAX = 500
 
 _HEAD = b'{"v":%d,"commands":[' % PACK_VERSION
 _TAIL = b"]}"
-
-
-class DecodedCommand(Struct, frozen=True, gc=False):
-    """A command and its place in the pack. ``raw`` is a view into the record, not a copy."""
-
-    index: int
-    command: AnyCommand
-    raw: Raw
-
-
-class BadCommand(Struct, frozen=True, gc=False):
-    """What is no command: ``raw`` goes to the dead topic with ``reason``. Index -1: the whole record."""
-
-    index: int
-    raw: bytes
-    reason: str
 
 
 class _Pack(Struct):
@@ -71,31 +56,28 @@ def pack_headers(count: int, kinds: Sequence[str]) -> list[tuple[str, bytes]]:
     ]
 
 
-def decode_pack(value: bytes) -> list[DecodedCommand | BadCommand]:
+def decode_pack(value: bytes) -> list[AnyCommand | BadCommand]:
     """The commands of a record in order. What is no pack is one ``BadCommand`` with the whole value."""
     try:
         pack = _pack_decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = _version_reason("pack", value, PACK_VERSION) or _reason("no pack", error)
-        return [BadCommand(-1, value, reason)]
+        return [BadCommand(value, reason)]
     if not 1 <= pack.v <= PACK_VERSION:
-        return [BadCommand(-1, value, _unknown_version("pack", pack.v, PACK_VERSION))]
-    decoded: list[DecodedCommand | BadCommand] = []
-    for index, raw in enumerate(pack.commands):
-        decoded.append(_decode(index, raw))
-    return decoded
+        return [BadCommand(value, _unknown_version("pack", pack.v, PACK_VERSION))]
+    return [_decode(raw) for raw in pack.commands]
 
 
-def _decode(index: int, raw: Raw) -> DecodedCommand | BadCommand:
+def _decode(raw: Raw) -> AnyCommand | BadCommand:
     try:
         command: AnyCommand = _command_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         whole = bytes(raw)
         reason = _version_reason("command", whole, COMMAND_VERSION) or _reason("no command", error)
-        return BadCommand(index, whole, reason)
+        return BadCommand(whole, reason)
     if not 1 <= command.v <= COMMAND_VERSION:
-        return BadCommand(index, bytes(raw), _unknown_version("command", command.v, COMMAND_VERSION))
-    return DecodedCommand(index, command, raw)
+        return BadCommand(bytes(raw), _unknown_version("command", command.v, COMMAND_VERSION))
+    return command
 
 
 def _version_reason(what: str, value: bytes, known: int) -> str:

@@ -38,7 +38,7 @@ AWAIT_S = 1.0
 AWAIT_POLL_S = 0.004
 
 
-class Bounds(Struct, frozen=True, kw_only=True):
+class PackBounds(Struct, frozen=True, kw_only=True):
     """Limits of the packers (settings)."""
 
     deadline_s: float = 10.0
@@ -206,10 +206,10 @@ class Gateway:
         topic: str,
         producer: Producer,
         host: Host,
-        bounds: Bounds | None = None,
+        bounds: PackBounds | None = None,
     ) -> None:
         self.instance = instance
-        self.bounds = bounds or Bounds()
+        self.bounds = bounds or PackBounds()
         self._topic = topic
         self._producer = producer
         self._host = host

@@ -146,7 +146,7 @@ class LogReader:
             raise _unavailable(place, error) from error
 
 
-class Bounds:
+class LogEnds:
     """End offsets of one topic over one connection that is kept open; any number of tasks may ask at once."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from ojs_stream.core.commands import AnyCommand
-from ojs_stream.core.fold import BadCommand, RecordFold, needs_of
+from ojs_stream.core.commands import AnyCommand, BadCommand
+from ojs_stream.core.fold import RecordFold, needs_of
 from ojs_stream.core.known import Known
 from ojs_stream.core.records import HomeState
 from ojs_stream.core.world import NeedMore, Needs, World

@@ -16,7 +16,6 @@ from ojs_stream.core.commands import Tick
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.world import system_command
 from ojs_stream.errors import OjsError
-from ojs_stream.store.base import Store
 
 log = structlog.get_logger(__name__)
 
@@ -41,12 +40,10 @@ class Ticker:
         index: Literal["run", "reap"],
         *,
         owners: Callable[[], Iterable[Owner]],
-        store: Store,
         submit: Submit,
     ) -> None:
         self.index = index
         self._owners = owners
-        self._store = store
         self._submit = submit
         self._busy: dict[int, asyncio.Task[None]] = {}
         self._not_before: dict[int, int] = {}
@@ -86,22 +83,16 @@ class Ticker:
             outcome = await self._submit(owner.home, command)
             if due:
                 self._note(owner.home, int(outcome.data.get("moved", 0)))
-            await self._refresh(owner)
+            await owner.refresh_deadline(self.index)
         except (OjsError, RedisError, OSError, TimeoutError) as error:
             self._note(owner.home, 0)
             log.info("tick failed", home=owner.home, index=self.index, reason=str(error))
 
     async def _still_due(self, owner: Owner) -> bool:
         """The deadline in memory may be of a job that has moved on since."""
-        await self._refresh(owner)
+        await owner.refresh_deadline(self.index)
         deadline = owner.deadlines[self.index]
         return deadline is not None and deadline <= stamp.now_ms()
-
-    async def _refresh(self, owner: Owner) -> None:
-        version = owner.deadline_version
-        earliest = await self._store.earliest(owner.home, self.index)
-        if owner.deadline_version == version:
-            owner.deadlines[self.index] = earliest
 
     def _note(self, home: int, moved: int) -> None:
         if moved:

@@ -13,9 +13,8 @@ from ojs_stream import stamp
 from ojs_stream.core.bodies import parse_object_or_nothing
 from ojs_stream.core.commands import Direct
 from ojs_stream.core.names import check_worker
+from ojs_stream.core.policy import policy_fields
 from ojs_stream.core.records import Counts, JobRecord, Minute, QueueRecord, public_json
-from ojs_stream.core.retry import RetryPolicy
-from ojs_stream.core.times import format_duration
 from ojs_stream.web import queues, workers
 from ojs_stream.web.addressing import find_job
 from ojs_stream.web.answer import Answer
@@ -139,7 +138,7 @@ async def list_jobs(call: Call) -> Answer:
 async def get_job(call: Call) -> Answer:
     """GET /admin/jobs/{id} -> the bare job with ``metadata`` (timeline), ``errors``, ``retry_policy``."""
     _, record = await find_job(call, call.path("id"))
-    more: dict[str, Any] = {"retry_policy": _policy(record.ctl.retry)}
+    more: dict[str, Any] = {"retry_policy": policy_fields(record.ctl.retry)}
     if not record.job.errors:
         more["errors"] = []
     if isinstance(record.extra, UnsetType) or b'"metadata"' not in bytes(record.extra):
@@ -150,19 +149,6 @@ async def get_job(call: Call) -> Answer:
 def _timeline(record: JobRecord) -> dict[str, str]:
     fields = msgspec.structs.asdict(record.job)
     return {name: at for name, at in fields.items() if name.endswith("_at") and at}
-
-
-def _policy(policy: RetryPolicy) -> dict[str, Any]:
-    return {
-        "max_attempts": policy.max_attempts,
-        "initial_interval": format_duration(policy.initial_ms),
-        "backoff_coefficient": policy.coefficient,
-        "max_interval": format_duration(policy.max_ms),
-        "jitter": policy.jitter,
-        "backoff_strategy": policy.strategy,
-        "on_exhaustion": policy.on_exhaustion,
-        "non_retryable_errors": policy.non_retryable,
-    }
 
 
 async def list_dead(call: Call) -> Answer:

@@ -54,8 +54,8 @@ class Context:
     """``{"ready": bool, "partitions": [...], "reason": str | None}``: this worker's partitions."""
     backend_ms: Callable[[], Any]
     """Awaitable: milliseconds of a round trip to Redis; ``UnavailableError`` when Redis or Kafka is down."""
-    hint: Callable[[str], bool | None]
-    """Whether a queue has claimable work, as far as this worker's own homes know; ``None`` = not known here."""
+    hint: Callable[[str], bool]
+    """Whether this worker's own homes know of claimable work in a queue; if not, the store must be looked at."""
     wait_for_work: Callable[[tuple[str, ...], float], Any]
     """Awaitable(queues, seconds): returns early when one of the queues may have got work."""
 

@@ -76,7 +76,7 @@ async def claim_once(call: Call, wanted: ClaimRequest) -> Claimed:
 
 async def _worth_asking(call: Call, queues: tuple[str, ...]) -> list[str]:
     """The queues that have something: an idle poll costs the log nothing (DESIGN.md section 10)."""
-    unsure = [queue for queue in queues if call.ctx.hint(queue) is not True]
+    unsure = [queue for queue in queues if not call.ctx.hint(queue)]
     if not unsure:
         return list(queues)
     seen = await call.ctx.queries.look(unsure, stamp.now_ms())

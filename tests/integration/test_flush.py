@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,20 +13,11 @@ from tests.conftest import WorkerFactory
 from tests.support.audit import audit
 from tests.support.client import Client, Load, finish_all, until
 from tests.support.replay import first_difference, stored_dumps
-from tests.support.servers import BrokerHandle, RedisHandle, make_redis
+from tests.support.servers import BrokerHandle, RedisHandle
 
 QUEUES = ["flush-a", "flush-b", "flush-c", "flush-d"]
 FLUSHES = 3
 KEPT = 12
-
-
-@pytest.fixture
-async def own_redis(tmp_path: Path) -> AsyncIterator[RedisHandle]:
-    """A Redis that this test alone uses: it is wiped."""
-    server = make_redis(tmp_path / "own")
-    await server.start()
-    yield server
-    await server.stop()
 
 
 async def _wipe(url: str) -> None:

@@ -23,7 +23,7 @@ from ojs_stream.log.producer import (
     Record,
     record_bytes,
 )
-from ojs_stream.log.reader import POSITION_HEADER, Bounds, LogReader, LogRecord
+from ojs_stream.log.reader import POSITION_HEADER, LogEnds, LogReader, LogRecord
 from ojs_stream.log.topics import PARTITIONS_DEFAULT, Topics, declare, declare_mirrors
 from tests.support.servers import BrokerHandle
 
@@ -342,12 +342,12 @@ async def test_an_offset_that_is_gone_is_refused_with_what_is_there(
 async def test_ends_are_asked_by_many_tasks_at_once(
     kafka: BrokerHandle, producer: LogProducer, declared: Topics
 ) -> None:
-    bounds = Bounds(kafka.bootstrap, declared.commands)
+    ends = LogEnds(kafka.bootstrap, declared.commands)
     await producer.send(declared.commands, 1, b"x")
-    answers = await asyncio.gather(*(bounds.end_offsets([0, 1]) for _ in range(50)))
+    answers = await asyncio.gather(*(ends.end_offsets([0, 1]) for _ in range(50)))
     assert answers == [{0: 0, 1: 1}] * 50
-    assert await bounds.end_offsets([]) == {}
-    await bounds.stop()
+    assert await ends.end_offsets([]) == {}
+    await ends.stop()
 
 
 # ---------------------------------------------------------------- the broker dies
@@ -357,8 +357,8 @@ async def test_a_timeout_is_unknown_and_the_record_comes_later(
     kafka: BrokerHandle, producer: LogProducer, declared: Topics
 ) -> None:
     assert (await producer.send(declared.commands, 0, b"before")).offset == 0
-    bounds = Bounds(kafka.bootstrap, declared.commands)
-    assert await bounds.end_offsets([0]) == {0: 1}
+    ends = LogEnds(kafka.bootstrap, declared.commands)
+    assert await ends.end_offsets([0]) == {0: 1}
     kafka.kill()
     try:
         with pytest.raises(UnavailableError, match="may be in the log") as timed_out:
@@ -367,7 +367,7 @@ async def test_a_timeout_is_unknown_and_the_record_comes_later(
         await asyncio.sleep(0.5)
         assert producer.stalled_s() > 1.4, "the asker has gone, the produce is still waiting"
         with pytest.raises(UnavailableError):
-            await bounds.end_offsets([0])
+            await ends.end_offsets([0])
     finally:
         # Workers and the broker are often started together: the declaration waits.
         _, homes = await asyncio.gather(
@@ -381,8 +381,8 @@ async def test_a_timeout_is_unknown_and_the_record_comes_later(
     await _until(flowing)
     assert (await producer.send(declared.commands, 0, b"after", timeout_s=WAIT_S)).offset == 2
     assert producer.replaced == 0
-    assert (await bounds.end_offsets([0])) == {0: 3}
-    await bounds.stop()
+    assert (await ends.end_offsets([0])) == {0: 3}
+    await ends.stop()
     async with LogReader.open(kafka.bootstrap) as reader:
         values = [one.value for one in await _all(reader, declared.commands, 0)]
     assert values == [b"before", b"during", b"after"]

@@ -13,7 +13,7 @@ from tests.conftest import WorkerFactory
 from tests.support.audit import audit
 from tests.support.client import Client, until
 from tests.support.history import Answer
-from tests.support.servers import BrokerHandle, RedisHandle, make_broker, make_redis
+from tests.support.servers import BrokerHandle, RedisHandle, make_broker
 
 QUEUE = "outage"
 JOB = {"type": "outage.job", "args": [], "queue": QUEUE}
@@ -26,14 +26,6 @@ SLACK_S = 3.0
 VISIBILITY_MS = 4_000
 """The outage is longer than twice this."""
 BACK_S = 60.0
-
-
-@pytest.fixture
-async def own_redis(tmp_path: Path) -> AsyncIterator[RedisHandle]:
-    server = make_redis(tmp_path / "own")
-    await server.start()
-    yield server
-    await server.stop()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from ojs_stream.agents.work import Work
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import HomeState
 from ojs_stream.core.world import World
-from ojs_stream.log.gateway import Bounds, Gateway
+from ojs_stream.log.gateway import Gateway, PackBounds
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.log.topics import Topics
 from ojs_stream.store import keys
@@ -65,7 +65,7 @@ class SimWorker:
             homes=homes,
             topic=f"{NAMESPACE}.commands",
             producer=sender,
-            bounds=Bounds(deadline_s=DEADLINE_S),
+            bounds=PackBounds(deadline_s=DEADLINE_S),
             host=self,
         )
         self.work = Work(homes, self._owner)
@@ -83,12 +83,11 @@ class SimWorker:
             publish=self._publish,
         )
         self.engine = Engine(wiring, reader)
-        self.retry_agent = RetryAgent(self._submit_system)
+        self.retry_agent = RetryAgent(self.gateway.submit_pack)
         self.tickers = [
             Ticker(
                 index,
                 owners=lambda: list(self.engine.owners.values()),
-                store=self.store,
                 submit=self._submit_system,
             )
             for index in ("run", "reap")

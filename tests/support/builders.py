@@ -15,7 +15,6 @@ import msgspec
 from msgspec import Raw
 
 from ojs_stream.core.commands import (
-    AnyCommand,
     Claim,
     Command,
     Enqueue,
@@ -24,13 +23,11 @@ from ojs_stream.core.commands import (
     NewJob,
     Tick,
 )
-from ojs_stream.core.fold import BadCommand
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.outcomes import Effect, Event, Outcome
 from ojs_stream.core.records import HomeState, JobRecord, Retention, decode_record
 from ojs_stream.core.retry import RetryPolicy
 from ojs_stream.core.world import Message
-from ojs_stream.log.codec import BadCommand as BadData
 from ojs_stream.log.codec import decode_pack, encode_pack
 from ojs_stream.store.base import Dump, Store
 from ojs_stream.store.commit import Commit, commit_of
@@ -156,13 +153,7 @@ def pack(commands: Iterable[Command | bytes]) -> bytes:
 
 def entry(offset: int, now: int, value: bytes) -> LogEntry:
     """A record as the owner of the home decodes it."""
-    commands: list[AnyCommand | BadCommand] = []
-    for decoded in decode_pack(value):
-        if isinstance(decoded, BadData):
-            commands.append(BadCommand(bytes(decoded.raw), decoded.reason))
-        else:
-            commands.append(decoded.command)
-    return LogEntry(offset, now, commands)
+    return LogEntry(offset, now, decode_pack(value))
 
 
 async def fold_round(

@@ -154,7 +154,7 @@ class Edge:
     def __init__(self, *, test_mode: bool = False) -> None:
         self.gateway = FakeGateway()
         self.queries = FakeQueries()
-        self.hints: dict[str, bool | None] = {}
+        self.hinted: set[str] = set()
         self.waited: list[float] = []
         self.down = False
         self.context = Context(
@@ -167,7 +167,7 @@ class Edge:
             test_mode=test_mode,
             ready=lambda: {"ready": not self.down, "partitions": [], "reason": None},
             backend_ms=self.backend_ms,
-            hint=self.hints.get,
+            hint=lambda queue: queue in self.hinted,
             wait_for_work=self.wait_for_work,
         )
         app = web.Application()
@@ -468,7 +468,7 @@ def queues_of_one_home(count: int) -> list[str]:
 async def test_consecutive_queues_of_a_home_are_one_claim(edge: Edge) -> None:
     first, second = queues_of_one_home(2)
     other = next(name for name in ("x1", "x2", "x3", "x4") if home_of(name, HOMES) != 0)
-    edge.hints.update({first: True, second: True, other: True})
+    edge.hinted.update((first, second, other))
     await edge.call("POST", "/ojs/v1/workers/fetch", {"queues": [first, second, other], "count": 5})
     claims = [command for command in edge.commands if isinstance(command, Claim)]
     assert [claim.queues for claim in claims] == [(first, second), (other,)]

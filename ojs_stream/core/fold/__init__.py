@@ -57,18 +57,11 @@ HANDLERS: dict[type[c.Command], Handler] = {
 }
 
 
-class BadCommand(msgspec.Struct, frozen=True):
-    """A command of a record that could not be decoded; it goes to the dead topic with its reason."""
-
-    data: bytes
-    reason: str
-
-
 class RecordFold:
     """Folds the commands of one log record; keeps its place when more must be loaded."""
 
     def __init__(
-        self, world: World, folded: Sequence[c.AnyCommand | BadCommand], *, offset: int, now: int
+        self, world: World, folded: Sequence[c.AnyCommand | c.BadCommand], *, offset: int, now: int
     ) -> None:
         self._world = world
         self._commands = folded
@@ -81,7 +74,7 @@ class RecordFold:
         begin(self._world, self._now)
         while self._next < len(self._commands):
             command = self._commands[self._next]
-            if isinstance(command, BadCommand):
+            if isinstance(command, c.BadCommand):
                 _refuse_bad(self._world, command, self._offset)
             else:
                 _fold(self._world, command, self._offset)
@@ -142,7 +135,7 @@ class _Probe(msgspec.Struct):
 _probe_decoder = msgspec.json.Decoder(_Probe)
 
 
-def _refuse_bad(world: World, bad: BadCommand, offset: int) -> None:
+def _refuse_bad(world: World, bad: c.BadCommand, offset: int) -> None:
     """Put it aside; if it says who waits for it, nobody waits in vain."""
     _bury(world, bad.data, bad.reason, offset)
     try:
@@ -170,7 +163,7 @@ def _readable(data: bytes) -> str:
 # -- what is worth loading first ------------------------------------------------------------------------------
 
 
-def needs_of(world: World, command: c.AnyCommand | BadCommand, now: int, needs: Needs) -> None:
+def needs_of(world: World, command: c.AnyCommand | c.BadCommand, now: int, needs: Needs) -> None:
     """Add what ``command`` will surely want. Only speed depends on it: a fold asks for what is missing."""
     wants = NEEDS.get(type(command))
     if wants is not None:

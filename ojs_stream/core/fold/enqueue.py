@@ -12,7 +12,7 @@ from msgspec import Raw
 from ojs_stream.core.commands import Enqueue, Insert, NewJob, Release, Reserve, Reserved
 from ojs_stream.core.fold.jobs import forget, insert
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import Control, IdRecord, Job, JobRecord, Stage, public_json
+from ojs_stream.core.records import Control, IdRecord, Job, JobRecord, Stage, own, public_json
 from ojs_stream.core.times import iso
 from ojs_stream.core.world import World, system_command
 from ojs_stream.errors import RefusedError
@@ -181,8 +181,8 @@ def new_record(world: World, new: NewJob, moment: int) -> JobRecord:
         type=new.type,
         state=state,  # type: ignore[arg-type]
         queue=new.queue,
-        args=new.args,
-        meta=new.meta,
+        args=new.args.copy(),
+        meta=new.meta.copy(),
         priority=new.priority,
         attempt=0,
         max_attempts=new.retry.max_attempts,
@@ -204,4 +204,4 @@ def new_record(world: World, new: NewJob, moment: int) -> JobRecord:
         total_timeout_ms=new.total_timeout_ms,
         origins=(world.home_of(new.id),) if new.client_id else (),
     )
-    return JobRecord(job, ctl, new.extra)
+    return JobRecord(job, ctl, own(new.extra))

@@ -15,6 +15,7 @@ from ojs_stream.core.records import (
     JobRecord,
     Moved,
     QueueRecord,
+    own,
     public_json,
 )
 from ojs_stream.core.retry import delay_ms
@@ -146,8 +147,8 @@ def entry(world: World, record: JobRecord, failure: Failure) -> ErrorEntry:
         occurred_at=moment,
         timestamp=moment,
         retryable=failure.retryable,
-        details=failure.details,
-        backtrace=failure.backtrace,
+        details=own(failure.details),
+        backtrace=own(failure.backtrace),
     )
 
 

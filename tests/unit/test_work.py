@@ -1,0 +1,45 @@
+"""What a worker knows of its queues without asking Redis."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from ojs_stream.agents.work import Work
+from ojs_stream.core.records import Counts, HomeState, QueueRecord
+from ojs_stream.core.world import World
+
+ROWS = [
+    (QueueRecord(name="q", created_at="", counts=Counts(available=1)), True),
+    (QueueRecord(name="q", created_at="", counts=Counts(available=1), paused=True), False),
+    (QueueRecord(name="q", created_at="", counts=Counts(scheduled=1, retryable=1)), False),
+    (QueueRecord(name="q", created_at="", counts=Counts(active=1)), False),
+    (None, False),
+]
+
+
+def knowing(record: QueueRecord | None, *, live: bool = True) -> Work:
+    owner = cast("Any", SimpleNamespace(home=0, live=live))
+    work = Work(1, lambda _: owner)
+    world = World(HomeState(home=0), homes=1)
+    world.changed["queue", "q"] = record
+    work.committed(owner, world)
+    return work
+
+
+@pytest.mark.parametrize(("record", "sure"), ROWS)
+def test_a_hint_is_sure_of_work_or_says_nothing(record: QueueRecord | None, sure: bool) -> None:
+    assert knowing(record).hint("q") is sure
+
+
+def test_a_home_that_is_not_live_gives_no_hints() -> None:
+    record = QueueRecord(name="q", created_at="", counts=Counts(available=1))
+    assert knowing(record, live=False).hint("q") is False
+
+
+def test_a_home_that_is_forgotten_gives_no_hints() -> None:
+    work = knowing(QueueRecord(name="q", created_at="", counts=Counts(available=1)))
+    work.forget(0)
+    assert work.hint("q") is False
