@@ -285,7 +285,7 @@ class Runtime:
     def assigned(self, homes: set[int]) -> None:
         """The partitions of the command topic that are ours from now on."""
         self.assigned_once = True
-        self.engine.revoke(set(self.engine.owners) - homes)
+        self.revoked(set(self.engine.owners) - homes)
         self.engine.assign(homes)
 
     def revoked(self, homes: set[int]) -> None:
