@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from time import monotonic, perf_counter
 from typing import Any, cast
 
@@ -26,6 +26,7 @@ from ojs_stream.core.records import HomeState
 from ojs_stream.core.validation import Rules
 from ojs_stream.core.world import World, system_command
 from ojs_stream.errors import UnavailableError
+from ojs_stream.forever import forever
 from ojs_stream.log.codec import encode_pack, pack_headers
 from ojs_stream.log.gateway import STALLED_S, Gateway, PackBounds
 from ojs_stream.log.producer import LogProducer
@@ -192,9 +193,12 @@ class Runtime:
         setup(app, self.context())
         self.gateway.start()
         self.engine.start()
-        self._spawn(self._listen(), "replies")
-        self._spawn(self._watch_redis(), "redis-watch")
-        self._spawn(self.retry_agent.run(), "retry-agent")
+        self._spawn_forever(self._listen, "replies")
+        self._spawn_forever(self._watch_redis, "redis-watch")
+        self._spawn_forever(self.retry_agent.run, "retry-agent")
+
+    def _spawn_forever(self, step: Callable[[], Awaitable[Any]], name: str) -> None:
+        self._spawn(forever(name, step), name)
 
     def _spawn(self, work: Awaitable[Any], name: str) -> None:
         task = asyncio.ensure_future(work)
@@ -263,7 +267,7 @@ class Runtime:
     def assigned(self, homes: set[int]) -> None:
         """The partitions of the command topic that are ours from now on."""
         self.assigned_once = True
-        self.engine.revoke(set(self.engine.owners) - homes)
+        self.revoked(set(self.engine.owners) - homes)
         self.engine.assign(homes)
 
     def revoked(self, homes: set[int]) -> None:
@@ -312,17 +316,16 @@ class Runtime:
     async def _listen(self) -> None:
         """Outcomes that other workers' rounds produced for views of this one."""
         channel = keys.replies(self.settings.namespace, self.instance)
-        while True:
-            try:
-                async with self.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(channel)
-                    while True:
-                        message = await pubsub.get_message(timeout=1.0)
-                        if message is not None:
-                            self._take_replies(message["data"])
-            except (RedisError, OSError, TimeoutError) as error:
-                log.info("replies are polled until Redis is back", reason=str(error))
-                await asyncio.sleep(0.5)
+        try:
+            async with self.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                await pubsub.subscribe(channel)
+                while True:
+                    message = await pubsub.get_message(timeout=1.0)
+                    if message is not None:
+                        self._take_replies(message["data"])
+        except (RedisError, OSError, TimeoutError) as error:
+            log.info("replies are polled until Redis is back", reason=str(error))
+            await asyncio.sleep(0.5)
 
     def _take_replies(self, data: bytes) -> None:
         message = _replies_decoder.decode(data)
@@ -338,13 +341,12 @@ class Runtime:
             raise UnavailableError("Redis does not answer; nothing was written.", retry_after_s=2)
 
     async def _watch_redis(self) -> None:
-        while True:
-            try:
-                await self._ping_ms()
-                self._redis_lost = 0.0
-            except UnavailableError:
-                self._redis_lost = self._redis_lost or monotonic()
-            await asyncio.sleep(REDIS_WATCH_S)
+        try:
+            await self._ping_ms()
+            self._redis_lost = 0.0
+        except UnavailableError:
+            self._redis_lost = self._redis_lost or monotonic()
+        await asyncio.sleep(REDIS_WATCH_S)
 
     async def outcomes(self, late: list[tuple[int, str]]) -> list[Outcome | None]:
         """For the gateway: outcomes that another worker has stored; tells it positions in passing."""

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from ojs_stream.agents.owner import Owner, Wiring
 from ojs_stream.errors import FencedError, UnavailableError
+from ojs_stream.forever import forever
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.store.rounds import HomeRound, fold_rounds
 
@@ -47,8 +48,8 @@ class Engine:
     def start(self) -> None:
         """Begin to fold and to watch."""
         self._tasks = [
-            asyncio.create_task(self._run(), name="rounds"),
-            asyncio.create_task(self._watch(), name="watchdog"),
+            asyncio.create_task(forever("rounds", self._fold_when_woken), name="rounds"),
+            asyncio.create_task(forever("watchdog", self._watch), name="watchdog"),
         ]
 
     async def stop(self) -> None:
@@ -92,16 +93,15 @@ class Engine:
 
     # -- rounds -------------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            try:
-                await self._fold_all()
-            except Exception:  # whatever it was, the task that folds for all homes must not end silently
-                log.exception("rounds failed, every home recovers")
-                for owner in list(self.owners.values()):
-                    owner.alarm("a round failed, see the log")
+    async def _fold_when_woken(self) -> None:
+        await self._wake.wait()
+        self._wake.clear()
+        try:
+            await self._fold_all()
+        except Exception:  # nobody knows which homes it has left half done
+            for owner in list(self.owners.values()):
+                owner.alarm("a round failed, see the log")
+            raise
 
     async def _fold_all(self) -> None:
         await self._gather()
@@ -183,11 +183,10 @@ class Engine:
     # -- watchdog -----------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(WATCH_S)
-            live = {home: owner for home, owner in self.owners.items() if owner.live}
-            if live:
-                await self._look(live)
+        await asyncio.sleep(WATCH_S)
+        live = {home: owner for home, owner in self.owners.items() if owner.live}
+        if live:
+            await self._look(live)
 
     async def _look(self, live: dict[int, Owner]) -> None:
         before = {home: owner.applied for home, owner in live.items()}

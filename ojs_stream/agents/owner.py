@@ -422,7 +422,7 @@ class Owner:
                 )
             if self._is_closed():
                 return
-            await self._wiring.store.clear(self.home)
+            await self._wiring.store.clear(self.home, self.applied)
             self.applied, self.state = None, HomeState(home=self.home)
             return
         self.state = state

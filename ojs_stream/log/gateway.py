@@ -19,6 +19,7 @@ from msgspec import Struct
 from ojs_stream.core.commands import Command
 from ojs_stream.core.outcomes import Awaited, Outcome
 from ojs_stream.errors import RefusedError, UnavailableError
+from ojs_stream.forever import forever
 from ojs_stream.log.codec import encode_pack, pack_headers
 from ojs_stream.log.producer import NO_OFFSET, Appended, Headers
 from ojs_stream.log.reader import LogRecord
@@ -222,7 +223,7 @@ class Gateway:
 
     def start(self) -> None:
         """Begin to look after waiting views."""
-        self._sweeper = asyncio.create_task(self._sweep(), name="gateway-sweep")
+        self._sweeper = asyncio.create_task(forever("sweeper", self._sweep), name="sweeper")
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new commands and wait until every view has its outcome."""
@@ -364,18 +365,17 @@ class Gateway:
     # -- looking after ------------------------------------------------------------------------------------
 
     async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            now = monotonic()
-            late = [
-                (w.home if w.forwarded is None else w.forwarded, s)
-                for s, w in self._submits.items()
-                if now - w.since > SWEEP_S and not w.future.done()
-            ]
-            for home, submit in late:
-                self._expire(home, submit, now)
-            if late:
-                await self._poll(late[:1_000])
+        await asyncio.sleep(SWEEP_S)
+        now = monotonic()
+        late = [
+            (w.home if w.forwarded is None else w.forwarded, s)
+            for s, w in self._submits.items()
+            if now - w.since > SWEEP_S and not w.future.done()
+        ]
+        for home, submit in late:
+            self._expire(home, submit, now)
+        if late:
+            await self._poll(late[:1_000])
 
     def _expire(self, home: int, submit: str, now: float) -> None:
         waiting = self._submits.get(submit)

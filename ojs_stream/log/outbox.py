@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ import structlog
 from ojs_stream.core.portions import portions
 from ojs_stream.core.world import Message, NumberedEffect, NumberedEvent
 from ojs_stream.errors import RefusedError, UnavailableError
+from ojs_stream.forever import forever
 from ojs_stream.log.codec import encode_pack, pack_headers
 from ojs_stream.log.producer import Record
 from ojs_stream.log.topics import Topics
@@ -50,13 +52,12 @@ class Lane(Generic[T]):
         self._items: deque[T] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.sending = 0
 
     def start(self) -> None:
         """Begin to send; a lane has one sender, however often it is started."""
         if self._task is not None:
             return
-        self._task = asyncio.create_task(self._run(), name=self._name)
+        self._task = asyncio.create_task(forever(self._name, self._send_next), name=self._name)
 
     def put(self, items: Iterable[T]) -> None:
         """Queue items behind what waits."""
@@ -65,24 +66,25 @@ class Lane(Generic[T]):
             self._wake.set()
 
     def __len__(self) -> int:
-        return len(self._items) + self.sending
+        return len(self._items)
 
     def close(self) -> None:
         """Stop; what was not acknowledged stays in the store for the next owner."""
         if self._task is not None:
             self._task.cancel()
 
-    async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
+    async def _send_next(self) -> None:
+        """Send what waits, bounded. An item leaves the queue when it is acknowledged: an error keeps it there."""
+        if not self._items:
             self._wake.clear()
+            await self._wake.wait()
             if self._linger_s:
                 await asyncio.sleep(self._linger_s)
-            while self._items:
-                batch = [self._items.popleft() for _ in range(min(BATCH_MAX, len(self._items)))]
-                self.sending = len(batch)
-                await self._insist(batch)
-                self.sending = 0
+        await self._insist(list(islice(self._items, BATCH_MAX)))
+
+    def _leave(self, batch: list[T]) -> None:
+        for _ in batch:
+            self._items.popleft()
 
     async def _insist(self, batch: list[T]) -> None:
         wait = 0.05
@@ -93,13 +95,15 @@ class Lane(Generic[T]):
                 log.warning("outbox waits for Kafka", lane=self._name, items=len(batch), reason=str(error))
             except RefusedError:
                 # Larger than a topic takes. Waiting would hold up everything behind it for ever.
-                if len(batch) == 1:
-                    log.exception("a record cannot be sent and is dropped", lane=self._name)
+                if len(batch) > 1:
+                    for item in batch:
+                        await self._insist([item])
                     return
-                for item in batch:
-                    await self._insist([item])
+                log.exception("a record cannot be sent and is dropped", lane=self._name)
+                self._leave(batch)
                 return
             else:
+                self._leave(batch)
                 return
             await asyncio.sleep(wait)
             wait = min(2 * wait, RETRY_S_MAX)
@@ -171,9 +175,17 @@ class Outbox:
         records = [self._event_record(event) for event in batch]
         await self._sender.send_many(self._topics.events, self.home, records, timeout_s=SEND_TIMEOUT_S)
         self._on_sent()
-        if self._on_event is not None:
-            for event in batch:
+        self._tell(batch)
+
+    def _tell(self, batch: list[NumberedEvent]) -> None:
+        """Whoever listens: what goes wrong there must not send the events again."""
+        if self._on_event is None:
+            return
+        for event in batch:
+            try:
                 self._on_event(event)
+            except Exception:
+                log.exception("a listener to events failed", home=self.home, event_type=event.type)
 
     @staticmethod
     def _event_record(event: NumberedEvent) -> Record:

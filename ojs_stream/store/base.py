@@ -18,7 +18,7 @@ class Store(Protocol):
     """Records of many homes."""
 
     async def position(self, home: int) -> tuple[int | None, HomeState | None]:
-        """The applied offset and the home's state; ``(None, None)`` for an empty home."""
+        """The applied offset and the home's state, each ``None`` when it is not there: both for an empty home."""
 
     async def applied(self, homes: Sequence[int]) -> list[int | None]:
         """The applied offsets of several homes."""
@@ -29,8 +29,8 @@ class Store(Protocol):
     async def commit(self, commits: Sequence[Commit]) -> list[Exception | None]:
         """Write, each atomically. Per commit ``None``, ``FencedError``, or why its outcome is unknown."""
 
-    async def clear(self, home: int) -> None:
-        """Remove every key of a home that has no ``applied``."""
+    async def clear(self, home: int, expected: int | None) -> None:
+        """Remove every key of a home as long as ``applied`` is ``expected``; ``FencedError`` if it is not."""
 
     async def outbox(self, home: int) -> dict[str, bytes]:
         """What was not known to be in its topic at the last commit."""

@@ -24,7 +24,6 @@ class Commit(Struct, kw_only=True):
     home: int
     expected: int | None
     """The applied offset that must be found; ``None``: no offset at all (an empty home)."""
-    applied: int
     deletes: list[str] = field(default_factory=list)
     """Whole keys; done before everything else."""
     strings: dict[str, bytes | None] = field(default_factory=dict)
@@ -44,7 +43,7 @@ def commit_of(
     keep_outcome: Callable[[str], bool] = bool,
 ) -> Commit:
     """The writes of a finished round. ``trimmed``: outbox fields that their topic has by now."""
-    commit = Commit(home=world.home, expected=expected, applied=applied, deletes=sorted(world.wiped))
+    commit = Commit(home=world.home, expected=expected, deletes=sorted(world.wiped))
     strings = commit.strings
     for key, record in world.changed.items():
         strings[keys.record(namespace, world.home, key)] = None if record is None else stored_json(record)

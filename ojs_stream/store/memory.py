@@ -26,10 +26,9 @@ class MemoryStore:
 
     async def position(self, home: int) -> tuple[int | None, HomeState | None]:
         """See ``Store``."""
-        applied = self.data.get(keys.applied(self.namespace, home))
-        if applied is None:
-            return None, None
-        return int(applied), _state_decoder.decode(self.data[keys.home_state(self.namespace, home)])
+        (applied,) = await self.applied([home])
+        state = self.data.get(keys.home_state(self.namespace, home))
+        return applied, None if state is None else _state_decoder.decode(state)
 
     async def applied(self, homes: Sequence[int]) -> list[int | None]:
         """See ``Store``."""
@@ -75,8 +74,7 @@ class MemoryStore:
         return [self._commit(commit) for commit in commits]
 
     def _commit(self, commit: Commit) -> Exception | None:
-        stored = self.data.get(keys.applied(self.namespace, commit.home))
-        if (None if stored is None else int(stored)) != commit.expected:
+        if self._is_fenced(commit.home, commit.expected):
             return FencedError()
         for name in commit.deletes:
             self.data.pop(name, None)
@@ -88,6 +86,10 @@ class MemoryStore:
             self._merge(name, fields)
         self.data.update(commit.expiring)
         return None
+
+    def _is_fenced(self, home: int, expected: int | None) -> bool:
+        stored = self.data.get(keys.applied(self.namespace, home))
+        return (None if stored is None else int(stored)) != expected
 
     @staticmethod
     def _set(target: dict[str, Any], name: str, value: Any) -> None:
@@ -103,8 +105,10 @@ class MemoryStore:
         if not content:
             del self.data[name]
 
-    async def clear(self, home: int) -> None:
+    async def clear(self, home: int, expected: int | None) -> None:
         """See ``Store``."""
+        if self._is_fenced(home, expected):
+            raise FencedError
         prefix = keys.home_prefix(self.namespace, home)
         for name in [name for name in self.data if name.startswith(prefix)]:
             del self.data[name]

@@ -106,9 +106,10 @@ class RedisStore:
         """See ``Store``."""
         names = [keys.applied(self.namespace, home), keys.home_state(self.namespace, home)]
         applied, state = await self._run(self._redis.mget(names))
-        if applied is None or state is None:
-            return None, None
-        return int(applied), _state_decoder.decode(state)
+        return (
+            None if applied is None else int(applied),
+            None if state is None else _state_decoder.decode(state),
+        )
 
     async def applied(self, homes: Sequence[int]) -> list[int | None]:
         """See ``Store``."""
@@ -230,11 +231,15 @@ class RedisStore:
 
     # -- take-over and checks -----------------------------------------------------------------------------
 
-    async def clear(self, home: int) -> None:
-        """See ``Store``."""
+    async def clear(self, home: int, expected: int | None) -> None:
+        """See ``Store``: a fenced write a chunk."""
         names = [name async for name in self._scan(keys.home_prefix(self.namespace, home))]
+        # ``applied`` goes last: it is the fence of all chunks before.
+        names.sort(key=keys.applied(self.namespace, home).__eq__)
         for chunk in _chunks(names, ARGUMENTS_MAX):
-            await self._run(self._redis.unlink(*chunk))
+            (error,) = await self.commit([Commit(home=home, expected=expected, deletes=chunk)])
+            if error is not None:
+                raise error
 
     async def outbox(self, home: int) -> dict[str, bytes]:
         """See ``Store``."""

@@ -16,6 +16,7 @@ from ojs_stream.core.commands import Ack, Reset
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import HomeState
 from ojs_stream.errors import FencedError, UnavailableError
+from ojs_stream.store import redis as redis_module
 from ojs_stream.store.base import Store
 from ojs_stream.store.commit import Commit
 from ojs_stream.store.memory import MemoryStore
@@ -145,8 +146,8 @@ async def test_a_commit_of_one_home_does_not_suffer_from_the_fence_of_another(
     store: tuple[Redis, RedisStore],
 ) -> None:
     (good,) = await _commits(store[1], pack([enqueue(job())]))
-    await store[1].clear(0)
-    bad = Commit(home=1, expected=7, applied=8, strings={f"{{{store[1].namespace}:1}}:applied": b"8"})
+    await store[1].clear(0, 0)
+    bad = Commit(home=1, expected=7, strings={f"{{{store[1].namespace}:1}}:applied": b"8"})
     errors = await store[1].commit([bad, good])
     assert [type(error) for error in errors] == [FencedError, type(None)]
     assert await store[1].applied([0, 1]) == [0, None]
@@ -172,10 +173,31 @@ async def test_a_flushed_script_cache_is_filled_again(store: tuple[Redis, RedisS
 async def test_a_home_is_empty_after_it_was_cleared_and_others_are_not(store: tuple[Redis, RedisStore]) -> None:
     await _commits(store[1], pack([enqueue(job())]))
     await store[0].set(f"{{{store[1].namespace}:10}}:applied", b"3")
-    await store[1].clear(0)
+    await store[1].clear(0, 0)
     assert await store[1].dump(0) == {}
     assert await store[1].position(0) == (None, None)
     assert await store[1].applied([0, 10]) == [None, 3]
+
+
+async def test_a_home_that_another_owner_writes_is_not_cleared(store: tuple[Redis, RedisStore]) -> None:
+    for each in (store[1], MemoryStore("other")):
+        await _commits(each, pack([enqueue(job())]), pack([claim()]))
+        before = await each.dump(0)
+        for seen in (None, 0):
+            with pytest.raises(FencedError):
+                await each.clear(0, seen)
+        assert await each.dump(0) == before
+
+
+async def test_a_torn_home_is_cleared_to_the_last_key(
+    store: tuple[Redis, RedisStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_module, "ARGUMENTS_MAX", 2)
+    await _commits(store[1], pack([enqueue(job(), job())]))
+    await store[0].delete(f"{{{store[1].namespace}:0}}:home")
+    assert await store[1].position(0) == (0, None)
+    await store[1].clear(0, 0)
+    assert await store[0].keys("*") == []
 
 
 async def test_thousands_of_records_fit_into_one_commit(store: tuple[Redis, RedisStore]) -> None:

@@ -288,9 +288,9 @@ class SimStore:
         await self._link.step()
         return [UnavailableError("simulated: no answer to the commit", unknown=True) for _ in commits]
 
-    async def clear(self, home: int) -> None:
+    async def clear(self, home: int, expected: int | None) -> None:
         await self._step()
-        await self._net.store.clear(home)
+        await self._net.store.clear(home, expected)
 
     async def outbox(self, home: int) -> dict[str, bytes]:
         await self._step()
