@@ -26,8 +26,6 @@ SCHEDULER_S = 0.02
 REAPER_S = 0.05
 SWITCH_S = 0.001
 GC_THRESHOLDS = (20_000, 20, 100)
-BULK_RECORDS_MAX = 1_000
-BULK_WAIT_S = 0.1
 
 
 class OjsApp(faust.App):
@@ -100,10 +98,10 @@ def _attach_agents(app: OjsApp) -> None:
             app.runtime.retry_agent.offer(event.message.partition, event.message.value or b"")
 
     async def bulk(stream: Any) -> None:
-        """Bring open-loop intake into the log; acknowledged only when it is applied."""
-        async for events in stream.take_events(BULK_RECORDS_MAX, within=BULK_WAIT_S):
+        """Hand open-loop intake to the bulk agent, which acknowledges what it has applied."""
+        async for event in stream.noack().events():
             app.runtime.pace.news()
-            await app.runtime.bulk_agent.take([_bulk_record(event.message) for event in events])
+            await app.runtime.bulk_agent.offer(_bulk_record(event.message), event.ack)
 
     app.agent(app.topic(topics.commands_bulk, value_type=bytes, key_type=bytes), name="bulk")(bulk)
     app.agent(app.topic(topics.commands, value_type=bytes, key_type=bytes), name="commands")(commands)

@@ -156,18 +156,19 @@ class Runtime:
         )
         self.engine = Engine(wiring, self.ends)
         self.retry_agent = RetryAgent(self.gateway.submit_pack)
+        self.queries = Queries(
+            Reads(self.read_redis, namespace=settings.namespace, homes=self.homes, positions=self.positions)
+        )
         self.bulk_agent = BulkAgent(
             homes=self.homes,
             rules=self.rules(),
             submit_pack=self.gateway.submit_pack,
+            find=self.queries.jobs,
             sender=self.producer,
             topics=self.topics,
         )
         self.scheduler = self._ticker("run")
         self.reaper = self._ticker("reap")
-        self.queries = Queries(
-            Reads(self.read_redis, namespace=settings.namespace, homes=self.homes, positions=self.positions)
-        )
 
     def rules(self) -> Rules:
         """What a job may be, for the bulk agent as for the views."""
@@ -196,6 +197,7 @@ class Runtime:
         self._spawn_forever(self._listen, "replies")
         self._spawn_forever(self._watch_redis, "redis-watch")
         self._spawn_forever(self.retry_agent.run, "retry-agent")
+        self._spawn_forever(self.bulk_agent.run, "bulk-agent")
 
     def _spawn_forever(self, step: Callable[[], Awaitable[Any]], name: str) -> None:
         self._spawn(forever(name, step), name)

@@ -3,12 +3,15 @@
 Each record becomes an ``enqueue`` whose id, source and number come from (partition, offset), so that a record
 that is read twice is folded once. The packs of a home go one after the other: an import of a million jobs
 never delays the API, and ``ojs.commands`` stays the only order. What cannot be a job goes to the dead topic.
+
+Faust would acknowledge what it hands over even when its agent is cancelled, so a record is acknowledged here,
+by itself, once it is applied or buried. What a worker has not ended is read again by the next.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -20,6 +23,7 @@ from ojs_stream.core.homes import home_of
 from ojs_stream.core.ids import derived_job_id
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.portions import portions
+from ojs_stream.core.records import JobRecord
 from ojs_stream.core.validation import Rules, parse_job
 from ojs_stream.errors import RefusedError, UnavailableError
 from ojs_stream.log.producer import Record
@@ -27,11 +31,18 @@ from ojs_stream.log.topics import Topics
 
 log = structlog.get_logger(__name__)
 RETRY_S = 0.5
+TAKE_MAX = 1_000
+WAITING_MAX = 2_000
+"""Records in memory; Faust's stream waits while there are so many."""
+GATHER_S = 0.02
+"""A take waits so long for company: open-loop intake has nobody who waits for an answer."""
 PACK_MAX = 256
 PACK_BYTES_MAX = 1024 * 1024
 """Envelopes of one pack; a single one may be larger (a little over 1 MiB at most, by the rules)."""
 SEND_TIMEOUT_S = 10.0
 SubmitPack = Callable[[int, Sequence[Enqueue]], Awaitable[list[Outcome]]]
+FindJobs = Callable[[list[str]], Awaitable[Mapping[str, tuple[int, JobRecord]]]]
+"""(home, record) by id, of those that exist"""
 
 
 class BulkRecord(Struct, frozen=True):
@@ -43,6 +54,9 @@ class BulkRecord(Struct, frozen=True):
     value: bytes
 
 
+Pairs = list[tuple[BulkRecord, Enqueue]]
+
+
 class Sender(Protocol):
     """The part of the producer that this agent needs."""
 
@@ -51,20 +65,55 @@ class Sender(Protocol):
 
 
 class BulkAgent:
-    """Validates, derives ids, and hands over; returns only when everything taken is applied."""
+    """Validates, derives ids, and hands over; acknowledges what is applied."""
 
     def __init__(
-        self, *, homes: int, rules: Rules, submit_pack: SubmitPack, sender: Sender, topics: Topics
+        self,
+        *,
+        homes: int,
+        rules: Rules,
+        submit_pack: SubmitPack,
+        find: FindJobs,
+        sender: Sender,
+        topics: Topics,
     ) -> None:
         self._homes = homes
         self._rules = rules
         self._submit_pack = submit_pack
+        self._find = find
+        self._waiting: asyncio.Queue[tuple[BulkRecord, Callable[[], object]]] = asyncio.Queue(WAITING_MAX)
         self._sender = sender
         self._topics = topics
 
+    async def offer(self, record: BulkRecord, ack: Callable[[], object]) -> None:
+        """A record of the topic; ``ack`` is called when it is applied. Waits while there is no room."""
+        await self._waiting.put((record, ack))
+
+    async def run(self) -> None:
+        """Take what waits, insist until all of it is applied, acknowledge it; for ever."""
+        while True:
+            taken = [await self._waiting.get()]
+            await asyncio.sleep(GATHER_S)
+            while len(taken) < TAKE_MAX and not self._waiting.empty():
+                taken.append(self._waiting.get_nowait())
+            await self._insist([record for record, _ in taken])
+            for _, ack in taken:
+                ack()
+
+    async def _insist(self, records: Sequence[BulkRecord]) -> None:
+        """Whatever goes wrong, these come first: later numbers would make them look repeated."""
+        while True:
+            try:
+                await self.take(records)
+            except Exception:
+                log.exception("bulk intake failed and begins again", records=len(records))
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
     async def take(self, records: Sequence[BulkRecord]) -> None:
         """Bring ``records`` into the log. Waits as long as it takes: nothing is skipped, nothing is lost."""
-        by_home: dict[int, list[tuple[BulkRecord, Enqueue]]] = {}
+        by_home: dict[int, Pairs] = {}
         bad: list[tuple[BulkRecord, str]] = []
         for record in records:
             try:
@@ -73,7 +122,9 @@ class BulkAgent:
                 bad.append((record, f"{error.code}: {error.message}"))
             else:
                 by_home.setdefault(self._home(command.jobs[0]), []).append((record, command))
-        await asyncio.gather(*[self._insist(home, pairs) for home, pairs in by_home.items()])
+        async with asyncio.TaskGroup() as group:
+            for home, pairs in by_home.items():
+                group.create_task(self._apply(home, pairs))
         await self._bury(bad)
 
     def _command(self, record: BulkRecord) -> Enqueue:
@@ -95,7 +146,8 @@ class BulkAgent:
     def _home(self, job: NewJob) -> int:
         return home_of(job.id if job.client_id else job.queue, self._homes)
 
-    async def _insist(self, home: int, pairs: list[tuple[BulkRecord, Enqueue]]) -> None:
+    async def _apply(self, home: int, pairs: Pairs) -> None:
+        pairs = await self._without_taken_ids(pairs)
         for pack in portions(pairs, lambda pair: len(pair[0].value), count_max=PACK_MAX, bytes_max=PACK_BYTES_MAX):
             outcomes = await self._until_applied(home, [command for _, command in pack])
             refused = [
@@ -104,6 +156,32 @@ class BulkAgent:
                 if outcome.refused
             ]
             await self._bury(refused)
+            self._tell_repeated(home, outcomes)
+
+    async def _without_taken_ids(self, pairs: Pairs) -> Pairs:
+        """Server-made ids are not in the id index that the fold checks, so a read looks for them first."""
+        chosen = [command.jobs[0].id for _, command in pairs if command.jobs[0].client_id]
+        if not chosen:
+            return pairs
+        found = await self._until_found(chosen)
+        # With origins a client has chosen the id, perhaps this very record before a crash: the fold knows.
+        taken = {job_id for job_id, (_, record) in found.items() if not record.ctl.origins}
+        await self._bury(
+            [
+                (record, f"duplicate: a job with the id {command.jobs[0].id} exists already")
+                for record, command in pairs
+                if command.jobs[0].id in taken
+            ]
+        )
+        return [(record, command) for record, command in pairs if command.jobs[0].id not in taken]
+
+    async def _until_found(self, job_ids: list[str]) -> Mapping[str, tuple[int, JobRecord]]:
+        while True:
+            try:
+                return await self._find(job_ids)
+            except UnavailableError as error:
+                log.warning("bulk intake waits", ids=len(job_ids), reason=str(error))
+                await asyncio.sleep(RETRY_S)
 
     async def _until_applied(self, home: int, commands: Sequence[Enqueue]) -> list[Outcome]:
         while True:
@@ -112,6 +190,24 @@ class BulkAgent:
             except UnavailableError as error:
                 log.warning("bulk intake waits", home=home, commands=len(commands), reason=str(error))
                 await asyncio.sleep(RETRY_S)
+            except RefusedError as error:
+                # The log takes no record of this size. One by one, only what is too large by itself is buried.
+                if len(commands) == 1:
+                    return [Outcome(code=error.code, message=error.message, details=error.details)]
+                alone = [await self._until_applied(home, [command]) for command in commands]
+                return [outcome for (outcome,) in alone]
+
+    @staticmethod
+    def _tell_repeated(home: int, outcomes: Sequence[Outcome]) -> None:
+        """After a crash some records come twice. A topic that was made anew looks the same: it is to be seen."""
+        repeated = sum(1 for outcome in outcomes if outcome.data.get("repeated"))
+        if repeated:
+            log.warning(
+                "bulk records were applied before and are skipped; after a crash that is right, after the bulk "
+                "topic was made anew it is not: see docs/ARCHITECTURE.md",
+                home=home,
+                repeated=repeated,
+            )
 
     async def _bury(self, bad: Sequence[tuple[BulkRecord, str]]) -> None:
         for record, reason in bad:

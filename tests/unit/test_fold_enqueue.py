@@ -90,6 +90,20 @@ def test_a_client_id_is_kept_and_cannot_be_used_twice(homes: int) -> None:
     assert len(fold.events) == 1
 
 
+def test_a_server_made_job_stays_when_its_id_arrives_as_a_clients() -> None:
+    """Views and the bulk agent look first; what slips through must not tear counters and indexes."""
+    fold = Fold(HOMES)
+    for home in range(HOMES):
+        queue = queue_at(home, HOMES)
+        made = fold.put(queue)
+        (mine,) = fold.take(queue)
+        assert mine == made
+        fold.do(enqueue(job(queue, id=made)))
+        assert fold.state(made) == "active"
+        assert fold.counts(queue) == {"active": 1}
+    assert recount_all(fold.dumps()) == []
+
+
 def test_a_client_id_twice_in_one_batch_is_refused() -> None:
     fold = Fold()
     mine = client_id()

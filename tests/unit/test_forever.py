@@ -89,7 +89,7 @@ async def test_the_watchdog_and_the_rounds_go_on(monkeypatch: pytest.MonkeyPatch
 
 async def test_the_sweeper_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway_module, "SWEEP_S", 0.0)
-    gateway: Any = Gateway(instance="w", homes=1, topic="c", producer=None, lookups=None)  # type: ignore[arg-type]
+    gateway: Any = Gateway(instance="w", homes=1, topic="c", producer=None, host=None)  # type: ignore[arg-type]
     gateway._poll = Step()
     future = asyncio.get_running_loop().create_future()
     gateway._submits["w:1"] = gateway_module._Waiting(future, 0, gateway_module.monotonic())

@@ -174,13 +174,15 @@ def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) ->
     for job in command.jobs:
         if world.home_of(job.queue) == world.home:
             needs.records.add(("queue", job.queue))
+        if job.client_id:
+            needs.records.add(("job", job.id))
         if job.client_id and world.home_of(job.id) == world.home:
             needs.records.add(("id", job.id))
-            needs.records.add(("job", job.id))
 
 
 def _insert_needs(_world: World, command: c.Insert, _now: int, needs: Needs) -> None:
     needs.records.update(("queue", job.queue) for job in command.jobs)
+    needs.records.update(("job", job.id) for job in command.jobs if job.client_id)
 
 
 def _claim_needs(_world: World, command: c.Claim, now: int, needs: Needs) -> None:

@@ -84,9 +84,16 @@ def about(job: Job, **fields: Any) -> EventData:
 
 
 def insert(world: World, record: JobRecord) -> JobRecord:
-    """A new job, in the state that its record already has."""
+    """A new job, in the state that its record already has.
+
+    A server-made id is new. One that a client has chosen may be that of a server-made job, if nobody looked
+    before: the job that is here stays.
+    """
+    if not record.ctl.origins:
+        world.absent(("job", record.job.id))
+    elif isinstance(known := world.job(record.job.id), JobRecord):
+        return known
     ensure_queue(world, record.job.queue)
-    world.absent(("job", record.job.id))
     if record.job.state == "available":
         record = change(record, {}, {"sequence": world.next_sequence()})
     store(world, record)

@@ -1,0 +1,146 @@
+"""The bulk agent: nothing it was given is skipped, whatever goes wrong on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ojs_stream.agents import bulk
+from ojs_stream.agents.bulk import BulkAgent, BulkRecord
+from ojs_stream.core.commands import Enqueue
+from ojs_stream.core.outcomes import Outcome
+from ojs_stream.core.validation import Rules
+from ojs_stream.errors import RefusedError, UnavailableError
+from ojs_stream.log.producer import Record
+from ojs_stream.log.topics import Topics
+from tests.support.builders import KEEP, client_id, server_id
+
+
+class Bench:
+    """A bulk agent whose world is made of lists."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bulk, "RETRY_S", 0.0)
+        monkeypatch.setattr(bulk, "GATHER_S", 0.0)
+        self.troubles: list[BaseException] = []
+        self.applied: list[int] = []
+        self.dead: list[dict[str, Any]] = []
+        self.acked: list[int] = []
+        self.jobs: dict[str, Any] = {}
+        self.too_large: set[int] = set()
+        self.stuck: asyncio.Event | None = None
+        self.agent = BulkAgent(
+            homes=1,
+            rules=Rules(retention=KEEP),
+            submit_pack=self._submit,
+            find=self._find,
+            sender=self,
+            topics=Topics("t"),
+        )
+        self._offset = 0
+
+    async def _submit(self, _home: int, commands: Sequence[Enqueue]) -> list[Outcome]:
+        if self.stuck is not None:
+            await self.stuck.wait()
+        if self.troubles:
+            raise self.troubles.pop(0)
+        if self.too_large & {command.number for command in commands}:
+            raise RefusedError("PayloadTooLarge", "too large for the log")
+        self.applied += [command.number - 1 for command in commands]
+        return [Outcome() for _ in commands]
+
+    async def _find(self, job_ids: list[str]) -> dict[str, Any]:
+        return {job_id: (0, self.jobs[job_id]) for job_id in job_ids if job_id in self.jobs}
+
+    async def send_many(
+        self, _topic: str, _partition: int, records: Sequence[Record], *, timeout_s: float
+    ) -> int:
+        assert timeout_s > 0
+        self.dead += [json.loads(record.value) for record in records]
+        return 0
+
+    async def give(self, *envelopes: dict[str, Any] | bytes) -> None:
+        for envelope in envelopes:
+            value = envelope if isinstance(envelope, bytes) else json.dumps(envelope).encode()
+            offset = self._offset
+            self._offset += 1
+            record = BulkRecord(0, offset, 1_900_000_000_000, value)
+            await self.agent.offer(record, lambda offset=offset: self.acked.append(offset))  # type: ignore[misc]
+
+    async def work(self) -> None:
+        """Run until everything is acknowledged or nothing moves any more."""
+        task = asyncio.create_task(self.agent.run())
+        for _ in range(200):
+            await asyncio.sleep(0)
+            if len(self.acked) == self._offset:
+                break
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(monkeypatch)
+
+
+def envelope(**more: Any) -> dict[str, Any]:
+    return {"type": "bulk.job", "args": [1], **more}
+
+
+async def test_what_is_applied_is_acknowledged_in_order(bench: Bench) -> None:
+    await bench.give(envelope(), envelope(), envelope())
+    await bench.work()
+    assert bench.applied == bench.acked == [0, 1, 2]
+
+
+@pytest.mark.parametrize("trouble", [UnavailableError("Kafka is away"), RuntimeError("a bug")], ids=["away", "bug"])
+async def test_nothing_is_acknowledged_before_it_is_applied(bench: Bench, trouble: Exception) -> None:
+    bench.troubles = [trouble, trouble]
+    await bench.give(envelope(), envelope())
+    await bench.work()
+    assert bench.troubles == []
+    assert bench.applied == bench.acked == [0, 1]
+
+
+async def test_a_worker_that_stops_acknowledges_nothing_it_has_not_ended(bench: Bench) -> None:
+    bench.stuck = asyncio.Event()
+    await bench.give(envelope(), envelope())
+    await bench.work()
+    assert bench.applied == bench.acked == []
+
+
+async def test_what_is_no_job_is_buried_and_acknowledged(bench: Bench) -> None:
+    await bench.give(b"not json", envelope())
+    await bench.work()
+    assert bench.applied == [1]
+    assert bench.acked == [0, 1]
+    assert [dead["offset"] for dead in bench.dead] == [0]
+
+
+async def test_only_what_is_too_large_by_itself_is_buried(bench: Bench) -> None:
+    bench.too_large = {2}
+    await bench.give(envelope(), envelope(), envelope())
+    await bench.work()
+    assert bench.applied == [0, 2]
+    assert bench.acked == [0, 1, 2]
+    assert [dead["reason"] for dead in bench.dead] == ["PayloadTooLarge: too large for the log"]
+
+
+async def test_the_id_of_a_server_made_job_is_refused(bench: Bench) -> None:
+    taken, mine = server_id(0), client_id()
+    bench.jobs = {
+        taken: SimpleNamespace(ctl=SimpleNamespace(origins=())),
+        # Applied before a crash: the fold knows it as repeated, it must not be buried.
+        mine: SimpleNamespace(ctl=SimpleNamespace(origins=(0,))),
+    }
+    await bench.give(envelope(id=taken), envelope(id=mine))
+    await bench.work()
+    assert bench.applied == [1]
+    assert [dead["reason"].partition(":")[0] for dead in bench.dead] == ["duplicate"]
