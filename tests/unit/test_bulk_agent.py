@@ -58,9 +58,7 @@ class Bench:
     async def _find(self, job_ids: list[str]) -> dict[str, Any]:
         return {job_id: (0, self.jobs[job_id]) for job_id in job_ids if job_id in self.jobs}
 
-    async def send_many(
-        self, _topic: str, _partition: int, records: Sequence[Record], *, timeout_s: float
-    ) -> int:
+    async def send_many(self, _topic: str, _partition: int, records: Sequence[Record], *, timeout_s: float) -> int:
         assert timeout_s > 0
         self.dead += [json.loads(record.value) for record in records]
         return 0
@@ -100,7 +98,9 @@ async def test_what_is_applied_is_acknowledged_in_order(bench: Bench) -> None:
     assert bench.applied == bench.acked == [0, 1, 2]
 
 
-@pytest.mark.parametrize("trouble", [UnavailableError("Kafka is away"), RuntimeError("a bug")], ids=["away", "bug"])
+@pytest.mark.parametrize(
+    "trouble", [UnavailableError("Kafka is away"), RuntimeError("a bug")], ids=["away", "bug"]
+)
 async def test_nothing_is_acknowledged_before_it_is_applied(bench: Bench, trouble: Exception) -> None:
     bench.troubles = [trouble, trouble]
     await bench.give(envelope(), envelope())
