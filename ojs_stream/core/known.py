@@ -6,6 +6,7 @@ speed depends on it; whoever doubts it starts with an empty one.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ class Known:
         self.windows: dict[Key, Index] = {}
         self.bytes = 0
         """What all of it takes, about."""
-        self._sizes: dict[Key, int] = {}
+        self._sizes: OrderedDict[Key, int] = OrderedDict()
         """What each record and window takes, the longest untouched first."""
 
     def clear(self) -> None:
@@ -74,8 +75,9 @@ class Known:
             target.pop(key, None)
 
     def _forget_oldest(self) -> None:
-        key = next(iter(self._sizes))
-        self.bytes -= self._sizes.pop(key)
+        # A plain dict would walk over all that was taken from its front before.
+        key, size = self._sizes.popitem(last=False)
+        self.bytes -= size
         self.records.pop(key, None)
         self.windows.pop(key, None)
 

@@ -260,13 +260,13 @@ def deadline_of(record: JobRecord) -> tuple[Literal["run", "reap"], int] | None:
     """Which tick must look at this job next, and when (ms). ``None``: nothing is due, ever."""
     ctl = record.ctl
     match record.job.state:
-        case "scheduled" | "retryable":
-            return "run", min([ctl.due, *_given(ctl.expires, _total_deadline(ctl))])
-        case "active":
-            return "reap", min([ctl.lease, *_given(ctl.timeout_at, _total_deadline(ctl))])
         case "available":
-            ends = _given(ctl.expires, _total_deadline(ctl))
-            return ("reap", min(ends)) if ends else None
+            end = _soonest(ctl.expires, _total_deadline(ctl))
+            return ("reap", end) if end else None
+        case "active":
+            return "reap", _soonest(ctl.lease, _soonest(ctl.timeout_at, _total_deadline(ctl)))
+        case "scheduled" | "retryable":
+            return "run", _soonest(ctl.due, _soonest(ctl.expires, _total_deadline(ctl)))
         case "completed":
             return _kept(ctl, ctl.retention.completed_ms)
         case "cancelled":
@@ -281,8 +281,9 @@ def _total_deadline(ctl: Control) -> int:
     return ctl.created + ctl.total_timeout_ms if ctl.total_timeout_ms else 0
 
 
-def _given(*instants: int) -> list[int]:
-    return [instant for instant in instants if instant]
+def _soonest(one: int, other: int) -> int:
+    """The earlier of two instants, of which 0 is none."""
+    return min(one, other) if one and other else one or other
 
 
 def _kept(ctl: Control, keep_ms: int) -> tuple[Literal["reap"], int] | None:

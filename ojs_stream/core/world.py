@@ -7,7 +7,7 @@ command, or one that needs more loaded, leaves no trace.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -102,7 +102,7 @@ class NumberedEffect(msgspec.Struct, frozen=True):
     effect: Effect
 
 
-class _Savepoint(msgspec.Struct):
+class _Savepoint(NamedTuple):
     journal: int
     events: int
     effects: int

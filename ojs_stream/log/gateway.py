@@ -146,10 +146,16 @@ class Packer:
             self._in_flight.remove(pack)
         self._flush_soon(MERGE_TURNS)
 
+    @property
+    def _has_room(self) -> bool:
+        """Whether a pack may leave. A full one gains nothing by waiting."""
+        bounds = self._gateway.bounds
+        room = bounds.packs_in_flight_max - len(self._in_flight)
+        return room > 0 or (room == 0 and self._waiting_bytes >= bounds.pack_bytes_max)
+
     def _flush_soon(self, turns: int) -> None:
         """Send after so many turns of the loop, if there is something to send and room in flight."""
-        room = len(self._in_flight) < self._gateway.bounds.packs_in_flight_max
-        if self._waiting and room and not self._scheduled:
+        if self._waiting and self._has_room and not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush, turns - 1)
 
@@ -158,7 +164,7 @@ class Packer:
             asyncio.get_running_loop().call_soon(self._flush, turns - 1)
             return
         self._scheduled = False
-        while self._waiting and len(self._in_flight) < self._gateway.bounds.packs_in_flight_max:
+        while self._waiting and self._has_room:
             pack = self._take()
             if pack.commands:
                 self._in_flight.append(pack)

@@ -94,10 +94,10 @@ def _fold(world: World, command: c.AnyCommand, offset: int) -> None:
     if command.source and command.number <= world.marks.get(command.source, 0):
         _repeat(world, command)
         return
-    start = world.savepoint()
+    start = marked = world.savepoint()
     if command.source:
         world.mark(command.source, command.number)
-    marked = world.savepoint()
+        marked = world.savepoint()
     try:
         outcome = _handle(world, command)
     except NeedMore:

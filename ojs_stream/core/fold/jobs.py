@@ -74,8 +74,12 @@ def store(world: World, record: JobRecord) -> JobRecord:
 
 
 def change(record: JobRecord, job: dict[str, Any], ctl: dict[str, Any]) -> JobRecord:
-    """A copy of the record with some fields of both halves replaced."""
-    return JobRecord(structs.replace(record.job, **job), structs.replace(record.ctl, **ctl), record.extra)
+    """A copy of the record with some fields of its halves replaced."""
+    return JobRecord(
+        structs.replace(record.job, **job) if job else record.job,
+        structs.replace(record.ctl, **ctl) if ctl else record.ctl,
+        record.extra,
+    )
 
 
 def about(job: Job, **fields: Any) -> EventData:
