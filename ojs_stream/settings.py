@@ -21,7 +21,8 @@ from ojs_stream.core.times import parse_duration
 from ojs_stream.errors import SettingsError
 
 FOREVER_MS = -1
-MIB = 1024 * 1024
+KIB = 1024
+MIB = 1024 * KIB
 
 Parse = Callable[[str], Any]
 """Text to value; ``ValueError`` says what it must be: the end of the sentence "OJS_PORT is 'x', it ..."."""
@@ -267,7 +268,7 @@ class Settings:
     )
     pack_bytes_max: int = _setting(
         "OJS_PACK_BYTES_MAX",
-        str(MIB),
+        str(256 * KIB),
         _whole(1024, 7 * MIB),
         unit="bytes",
         meaning="A pack is closed at this size; one command alone may be larger.",

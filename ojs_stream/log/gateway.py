@@ -46,7 +46,7 @@ class PackBounds(Struct, frozen=True, kw_only=True):
     waiting_commands_max: int = 10_000
     waiting_bytes_max: int = 64 * 1024 * 1024
     pack_commands_max: int = 256
-    pack_bytes_max: int = 1024 * 1024
+    pack_bytes_max: int = 256 * 1024
     packs_in_flight_max: int = 1
 
 
