@@ -22,7 +22,7 @@ from ojs_stream.forever import forever
 from ojs_stream.log.codec import encode_pack, pack_headers
 from ojs_stream.log.producer import Record
 from ojs_stream.log.topics import Topics
-from ojs_stream.store.commit import effect_field, message_field
+from ojs_stream.store.commit import Acked, Trim, effect_field, message_field
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -121,7 +121,7 @@ class Lane(Generic[T]):
 
 
 class Outbox:
-    """The lanes of one home. ``tails``: per topic the highest position that it already has."""
+    """The lanes of one home. ``tails``: per topic the highest position that it has, or is known to have had."""
 
     def __init__(
         self,
@@ -137,6 +137,7 @@ class Outbox:
         self._sender = sender
         self._topics = topics
         self._tails = tails
+        self._events_sent = tails["events"]
         self._on_event = on_event
         self._on_sent = on_sent
         self._trimmed: list[str] = []
@@ -175,10 +176,10 @@ class Outbox:
                 self._trimmed.append(effect_field(effect.number))
         self.messages.put(messages)
 
-    def take_trimmed(self) -> list[str]:
-        """Outbox fields whose topic has them; the next commit removes them."""
+    def trim(self) -> Trim:
+        """What the topics have by now, for the next commit."""
         taken, self._trimmed = self._trimmed, []
-        return taken
+        return Trim(Acked(events=self._events_sent), taken)
 
     def give_back_trimmed(self, fields: list[str]) -> None:
         """The commit that should have removed them did not happen."""
@@ -189,6 +190,7 @@ class Outbox:
         await self._sender.send_many(self._topics.events, self.home, records, timeout_s=SEND_TIMEOUT_S)
 
     def _events_settled(self, batch: list[NumberedEvent]) -> None:
+        self._events_sent = batch[-1].number
         self._on_sent()
         if self._on_event is None:
             return
