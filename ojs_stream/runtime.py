@@ -391,6 +391,7 @@ class Runtime:
                 "applied": owner.applied,
                 "catching_up": {"done": owner.progress.done, "total": owner.progress.total},
                 "recoveries": owner.recoveries,
+                "lost_events": owner.lost_events,
                 "reason": owner.progress.reason or None,
             }
             for owner in sorted(self.engine.owners.values(), key=lambda owner: owner.home)

@@ -130,6 +130,8 @@ class Owner:
         self.applied: int | None = None
         self.closed = False
         self.recoveries = 0
+        self.lost_events = 0
+        """Events that the ring no longer had when they were to be sent."""
         self._wiring = wiring
         self._buffer: dict[int, LogRecord] = {}
         self._buffer_bytes = 0
@@ -279,16 +281,16 @@ class Owner:
     def commit_of(self, done: HomeRound) -> tuple[Any, list[str]]:
         """The writes of a folded round, and the outbox fields they remove."""
         assert self._outbox is not None
-        trimmed = self._outbox.take_trimmed()
+        trim = self._outbox.trim()
         commit = commit_of(
             done.world,
             namespace=self._wiring.namespace,
             expected=done.expected,
             applied=done.last_offset,
-            trimmed=trimmed,
+            trim=trim,
             keep_outcome=self._somebody_waits(done),
         )
-        return commit, trimmed
+        return commit, trim.fields
 
     def _somebody_waits(self, done: HomeRound) -> Callable[[str], bool]:
         """Outcomes are stored for views of other workers, while these can still be waiting."""
@@ -464,6 +466,8 @@ class Owner:
         """What the topics already have is not sent again; the rest of ring and outbox is."""
         wiring = self._wiring
         tails = {name: await reader.tail_position(wiring.topics.of(name), self.home) for name in OUTBOX_TOPICS}
+        # An idle home's topic is empty after its retention, and knows nothing of what it had.
+        tails["events"] = max(tails["events"], (await wiring.store.acked(self.home)).events)
         self._outbox = Outbox(
             self.home,
             sender=wiring.sender,
@@ -476,11 +480,22 @@ class Owner:
             return
         if self.applied is not None:
             effects, messages = stored_outbox(await wiring.store.outbox(self.home))
-            ring = await wiring.store.ring(self.home, tails["events"] + 1, self.state.events)
-            self._outbox.add([stored_event(number, data) for number, data in ring], effects)
+            self._outbox.add(await self._unsent_events(tails["events"]), effects)
             self._held.extend(messages)
         if not self._is_closed():
             self._outbox.start()
+
+    async def _unsent_events(self, sent: int) -> list[NumberedEvent]:
+        """The events after number ``sent``, as far as the ring still has them."""
+        store = self._wiring.store
+        ring = await store.ring(self.home, sent + 1, self.state.events)
+        if await store.applied([self.home]) != [self.applied]:
+            raise FencedError("the store has changed while its ring was read")
+        lost = max(0, self.state.events - sent) - len(ring)
+        if lost:
+            self.lost_events += lost
+            log.error("events were lost: the ring has run over them", home=self.home, lost=lost, after=sent)
+        return [stored_event(number, data) for number, data in ring]
 
     async def _catch_up(self, reader: Reader) -> None:
         """Fold from the log until nothing is missing; the step to live has no wait in it."""

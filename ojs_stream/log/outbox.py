@@ -22,7 +22,7 @@ from ojs_stream.forever import forever
 from ojs_stream.log.codec import encode_pack, pack_headers
 from ojs_stream.log.producer import Record
 from ojs_stream.log.topics import Topics
-from ojs_stream.store.commit import effect_field, message_field
+from ojs_stream.store.commit import Acked, Trim, effect_field, message_field
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -43,12 +43,23 @@ class Sender(Protocol):
 
 
 class Lane(Generic[T]):
-    """One in-order sender with its queue: the next batch goes when the one before is acknowledged."""
+    """One in-order sender with its queue: the next batch goes when the one before is acknowledged.
 
-    def __init__(self, name: str, send: Callable[[list[T]], Awaitable[None]], *, linger_s: float = 0.0) -> None:
+    ``settled`` hears of every item, in order: it is in its topic, or can never be.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        send: Callable[[list[T]], Awaitable[None]],
+        settled: Callable[[list[T]], None],
+        *,
+        linger_s: float = 0.0,
+    ) -> None:
         self._name = name
         self._linger_s = linger_s
         self._send = send
+        self._settled = settled
         self._items: deque[T] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -82,10 +93,6 @@ class Lane(Generic[T]):
                 await asyncio.sleep(self._linger_s)
         await self._insist(list(islice(self._items, BATCH_MAX)))
 
-    def _leave(self, batch: list[T]) -> None:
-        for _ in batch:
-            self._items.popleft()
-
     async def _insist(self, batch: list[T]) -> None:
         wait = 0.05
         while True:
@@ -100,17 +107,21 @@ class Lane(Generic[T]):
                         await self._insist([item])
                     return
                 log.exception("a record cannot be sent and is dropped", lane=self._name)
-                self._leave(batch)
-                return
+                break
             else:
-                self._leave(batch)
-                return
+                break
             await asyncio.sleep(wait)
             wait = min(2 * wait, RETRY_S_MAX)
+        self._settle(batch)
+
+    def _settle(self, batch: list[T]) -> None:
+        for _ in batch:
+            self._items.popleft()
+        self._settled(batch)
 
 
 class Outbox:
-    """The lanes of one home. ``tails``: per topic the highest position that it already has."""
+    """The lanes of one home. ``tails``: per topic the highest position that it has, or is known to have had."""
 
     def __init__(
         self,
@@ -126,12 +137,15 @@ class Outbox:
         self._sender = sender
         self._topics = topics
         self._tails = tails
+        self._events_sent = tails["events"]
         self._on_event = on_event
         self._on_sent = on_sent
         self._trimmed: list[str] = []
-        self.events: Lane[NumberedEvent] = Lane(f"events-{home}", self._send_events, linger_s=EVENTS_LINGER_S)
-        self.effects: Lane[NumberedEffect] = Lane(f"effects-{home}", self._send_effects)
-        self.messages: Lane[Message] = Lane(f"messages-{home}", self._send_messages)
+        self.events: Lane[NumberedEvent] = Lane(
+            f"events-{home}", self._send_events, self._events_settled, linger_s=EVENTS_LINGER_S
+        )
+        self.effects: Lane[NumberedEffect] = Lane(f"effects-{home}", self._send_effects, self._effects_settled)
+        self.messages: Lane[Message] = Lane(f"messages-{home}", self._send_messages, self._messages_settled)
 
     def start(self) -> None:
         """Begin to send events and effects; messages wait for ``start_messages``."""
@@ -162,10 +176,10 @@ class Outbox:
                 self._trimmed.append(effect_field(effect.number))
         self.messages.put(messages)
 
-    def take_trimmed(self) -> list[str]:
-        """Outbox fields whose topic has them; the next commit removes them."""
+    def trim(self) -> Trim:
+        """What the topics have by now, for the next commit."""
         taken, self._trimmed = self._trimmed, []
-        return taken
+        return Trim(Acked(events=self._events_sent), taken)
 
     def give_back_trimmed(self, fields: list[str]) -> None:
         """The commit that should have removed them did not happen."""
@@ -174,11 +188,10 @@ class Outbox:
     async def _send_events(self, batch: list[NumberedEvent]) -> None:
         records = [self._event_record(event) for event in batch]
         await self._sender.send_many(self._topics.events, self.home, records, timeout_s=SEND_TIMEOUT_S)
-        self._on_sent()
-        self._tell(batch)
 
-    def _tell(self, batch: list[NumberedEvent]) -> None:
-        """Whoever listens: what goes wrong there must not send the events again."""
+    def _events_settled(self, batch: list[NumberedEvent]) -> None:
+        self._events_sent = batch[-1].number
+        self._on_sent()
         if self._on_event is None:
             return
         for event in batch:
@@ -205,6 +218,8 @@ class Outbox:
         for topic, effects in by_topic.items():
             records = [self._effect_record(effect) for effect in effects]
             await self._sender.send_many(self._topics.of(topic), self.home, records, timeout_s=SEND_TIMEOUT_S)
+
+    def _effects_settled(self, batch: list[NumberedEffect]) -> None:
         self._trimmed.extend(effect_field(effect.number) for effect in batch)
 
     @staticmethod
@@ -225,6 +240,8 @@ class Outbox:
                 value = encode_pack([message.data for message in pack])
                 record = Record(None, value, pack_headers(len(pack), ["message"]))
                 await self._sender.send_many(self._topics.commands, home, [record], timeout_s=SEND_TIMEOUT_S)
+
+    def _messages_settled(self, batch: list[Message]) -> None:
         self._trimmed.extend(message_field(m.destination, m.number) for m in batch)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ojs_stream.core.records import HomeState
 from ojs_stream.core.world import Needs, World
-from ojs_stream.store.commit import Commit
+from ojs_stream.store.commit import Acked, Commit
 
 LoadRequest = tuple[World, Needs]
 Dump = dict[str, Any]
@@ -32,6 +32,9 @@ class Store(Protocol):
     async def clear(self, home: int, expected: int | None) -> None:
         """Remove every key of a home as long as ``applied`` is ``expected``; ``FencedError`` if it is not."""
 
+    async def acked(self, home: int) -> Acked:
+        """What was known to be in its topic at the last commit."""
+
     async def outbox(self, home: int) -> dict[str, bytes]:
         """What was not known to be in its topic at the last commit."""
 
@@ -42,9 +45,9 @@ class Store(Protocol):
         """The first deadline of ``("due", index)`` in ms."""
 
     async def dump(self, home: int) -> Dump:
-        """The home's logical content: everything but outbox and outcomes (they depend on who sent what when)."""
+        """The home's logical content: all but outbox, acks and outcomes (they depend on who sent what when)."""
 
 
 def is_state(name: str) -> bool:
     """Whether a key (without prefix) belongs to the compared state."""
-    return name != "outbox" and not name.startswith("outcome:")
+    return name not in ("outbox", "acked") and not name.startswith("outcome:")

@@ -18,6 +18,23 @@ OUTCOME_S = 60
 _encoder = msgspec.json.Encoder()
 
 
+class Acked(Struct, frozen=True, omit_defaults=True):
+    """How far what leaves a home is known to be in its topics.
+
+    It is written beside the home's state, not in it: it is not folded, a replay knows nothing of it.
+    """
+
+    events: int = 0
+    """The number of the last event; the topic itself forgets it with its retention."""
+
+
+class Trim(Struct, frozen=True):
+    """What a commit says of that: fields that leave the outbox, and how far everything is acked then."""
+
+    acked: Acked
+    fields: list[str]
+
+
 class Commit(Struct, kw_only=True):
     """All writes of a round. Applying it twice gives the same as once."""
 
@@ -39,20 +56,22 @@ def commit_of(
     namespace: str,
     expected: int | None,
     applied: int,
-    trimmed: Iterable[str] = (),
+    trim: Trim | None = None,
     keep_outcome: Callable[[str], bool] = bool,
 ) -> Commit:
-    """The writes of a finished round. ``trimmed``: outbox fields that their topic has by now."""
+    """The writes of a finished round."""
     commit = Commit(home=world.home, expected=expected, deletes=sorted(world.wiped))
     strings = commit.strings
     for key, record in world.changed.items():
         strings[keys.record(namespace, world.home, key)] = None if record is None else stored_json(record)
     strings[keys.home_state(namespace, world.home)] = _encoder.encode(world.state())
+    if trim is not None:
+        strings[keys.acked(namespace, world.home)] = _encoder.encode(trim.acked)
     strings[keys.applied(namespace, world.home)] = b"%d" % applied
     for index, view in world.indexes.items():
         if view.changes:
             commit.zsets[keys.record(namespace, world.home, index)] = view.changes
-    _add_effects(commit, world, namespace, trimmed)
+    _add_effects(commit, world, namespace, trim.fields if trim is not None else ())
     for submit, outcome in world.replies:
         if keep_outcome(submit):
             commit.expiring[keys.outcome(namespace, world.home, submit)] = encode_outcome(outcome)

@@ -40,6 +40,11 @@ def outbox(namespace: str, home: int) -> str:
     return home_prefix(namespace, home) + "outbox"
 
 
+def acked(namespace: str, home: int) -> str:
+    """STRING: ``Acked`` as JSON: how far events are known to be in their topic; no part of the compared state."""
+    return home_prefix(namespace, home) + "acked"
+
+
 def outcome(namespace: str, home: int, submit: str) -> str:
     """STRING with expiry: the outcome for a view of another worker; not part of the compared state."""
     return home_prefix(namespace, home) + "outcome:" + submit

@@ -12,9 +12,10 @@ from ojs_stream.core.world import World
 from ojs_stream.errors import FencedError
 from ojs_stream.store import keys
 from ojs_stream.store.base import Dump, LoadRequest, is_state
-from ojs_stream.store.commit import EVENTS_MAX, Commit
+from ojs_stream.store.commit import EVENTS_MAX, Acked, Commit
 
 _state_decoder = msgspec.json.Decoder(HomeState)
+_acked_decoder = msgspec.json.Decoder(Acked)
 
 
 class MemoryStore:
@@ -112,6 +113,11 @@ class MemoryStore:
         prefix = keys.home_prefix(self.namespace, home)
         for name in [name for name in self.data if name.startswith(prefix)]:
             del self.data[name]
+
+    async def acked(self, home: int) -> Acked:
+        """See ``Store``."""
+        data = self.data.get(keys.acked(self.namespace, home))
+        return Acked() if data is None else _acked_decoder.decode(data)
 
     async def outbox(self, home: int) -> dict[str, bytes]:
         """See ``Store``."""

@@ -15,7 +15,7 @@ from ojs_stream.core.world import Needs, World
 from ojs_stream.errors import FencedError, UnavailableError
 from ojs_stream.store import keys
 from ojs_stream.store.base import Dump, LoadRequest, is_state
-from ojs_stream.store.commit import EVENTS_MAX, OUTCOME_S, Commit
+from ojs_stream.store.commit import EVENTS_MAX, OUTCOME_S, Acked, Commit
 from ojs_stream.store.connections import IO_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ HEAD_SLACK = 16
 """Entries read beyond what was asked: skipped ones (expired, claimed in the round) need no second read."""
 SCAN_COUNT = 1_000
 _state_decoder = msgspec.json.Decoder(HomeState)
+_acked_decoder = msgspec.json.Decoder(Acked)
 
 
 def _chunks(values: list[Any], size: int) -> Iterator[list[Any]]:
@@ -240,6 +241,11 @@ class RedisStore:
             (error,) = await self.commit([Commit(home=home, expected=expected, deletes=chunk)])
             if error is not None:
                 raise error
+
+    async def acked(self, home: int) -> Acked:
+        """See ``Store``."""
+        data = await self._run(self._redis.get(keys.acked(self.namespace, home)))
+        return Acked() if data is None else _acked_decoder.decode(data)
 
     async def outbox(self, home: int) -> dict[str, bytes]:
         """See ``Store``."""

@@ -18,7 +18,7 @@ from ojs_stream.core.records import HomeState
 from ojs_stream.errors import FencedError, UnavailableError
 from ojs_stream.store import redis as redis_module
 from ojs_stream.store.base import Store
-from ojs_stream.store.commit import Commit
+from ojs_stream.store.commit import Acked, Commit, Trim, commit_of
 from ojs_stream.store.memory import MemoryStore
 from ojs_stream.store.redis import RedisStore
 from tests.support.builders import Fold, Record, claim, command, enqueue, entry, fold_round, job, pack
@@ -187,6 +187,26 @@ async def test_a_home_that_another_owner_writes_is_not_cleared(store: tuple[Redi
             with pytest.raises(FencedError):
                 await each.clear(0, seen)
         assert await each.dump(0) == before
+
+
+async def test_how_far_is_acked_is_stored_beside_the_compared_state(store: tuple[Redis, RedisStore]) -> None:
+    for each in (store[1], MemoryStore("other")):
+        assert await each.acked(0) == Acked()
+        done, _ = await fold_round(
+            each, HomeState(home=0), [entry(0, 1_000, pack([enqueue(job())]))], homes=1, expected=None
+        )
+        trim = Trim(Acked(events=7), [])
+        commit = commit_of(done.world, namespace=each.namespace, expected=None, applied=0, trim=trim)
+        assert await each.commit([commit]) == [None]
+        assert await each.acked(0) == trim.acked
+        assert "acked" not in await each.dump(0)
+        done, commit = await fold_round(
+            each, done.world.state(), [entry(1, 1_000, pack([command(Reset)]))], homes=1, expected=0
+        )
+        assert await each.commit([commit]) == [None]
+        assert await each.acked(0) == trim.acked
+        await each.clear(0, 1)
+        assert await each.acked(0) == Acked()
 
 
 async def test_a_torn_home_is_cleared_to_the_last_key(

@@ -16,7 +16,7 @@ from ojs_stream.errors import UnavailableError
 from ojs_stream.log.producer import Appended, Record
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.store.base import Dump, LoadRequest
-from ojs_stream.store.commit import Commit
+from ojs_stream.store.commit import Acked, Commit
 from ojs_stream.store.memory import MemoryStore
 
 NAMESPACE = "sim"
@@ -89,6 +89,8 @@ class Network:
         self.store = MemoryStore(NAMESPACE)
         self.copies: list[Data] = []
         self.outage_until = 0.0
+        self.expired: dict[tuple[str, int], int] = {}
+        """How many records of a partition its retention has deleted; the audit still sees them."""
         self._broker_now = broker_now
         self._appended: dict[tuple[str, int], asyncio.Event] = {}
 
@@ -106,6 +108,12 @@ class Network:
             log.append(LogRecord(len(log), self._broker_now(), record.key, record.value, tuple(record.headers)))
         self.appended(topic, partition).set()
         return first
+
+    def expire(self) -> None:
+        """The retention of every topic but the commands' has passed."""
+        for (topic, partition), log in self.topics.items():
+            if topic != f"{NAMESPACE}.commands":
+                self.expired[topic, partition] = len(log)
 
     def appended(self, topic: str, partition: int) -> asyncio.Event:
         """Set when there may be something new."""
@@ -241,7 +249,8 @@ class SimReader:
     async def tail_position(self, topic: str, partition: int) -> int:
         """See ``Reader``."""
         await self._step()
-        tail = self._net.partition(topic, partition)[-500:]
+        kept = self._net.partition(topic, partition)[self._net.expired.get((topic, partition), 0) :]
+        tail = kept[-500:]
         return max((int(dict(record.headers).get("ojs-position", b"0")) for record in tail), default=0)
 
     async def end_offsets(self, partitions: Iterable[int]) -> dict[int, int]:
@@ -291,6 +300,10 @@ class SimStore:
     async def clear(self, home: int, expected: int | None) -> None:
         await self._step()
         await self._net.store.clear(home, expected)
+
+    async def acked(self, home: int) -> Acked:
+        await self._step()
+        return await self._net.store.acked(home)
 
     async def outbox(self, home: int) -> dict[str, bytes]:
         await self._step()

@@ -116,6 +116,7 @@ class Scenario:
             self._roll_back,
             self._step_clocks,
             self._outage,
+            self._expire,
             self._change_weather,
         ]
         chosen = self.rng.sample(events, self.rng.randint(0, len(events)))
@@ -161,6 +162,9 @@ class Scenario:
 
     def _outage(self) -> None:
         self.net.outage_until = self.loop.time() + self.rng.choice((0.2, 2.0, 7.0))
+
+    def _expire(self) -> None:
+        self.net.expire()
 
     def _change_weather(self) -> None:
         self.net.faults = Faults.drawn(self.rng)

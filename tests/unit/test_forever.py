@@ -115,7 +115,7 @@ async def test_a_lane_sends_again_what_an_unexpected_error_has_kept_from_the_top
         sent.append(batch)
         await step()
 
-    lane: Lane[int] = Lane("lane", send)
+    lane: Lane[int] = Lane("lane", send, lambda _: None)
     lane.start()
     lane.put([1, 2])
     await _survives(step)
