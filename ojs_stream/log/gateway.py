@@ -257,9 +257,7 @@ class Gateway:
         ``UnavailableError``: Kafka is down (nothing was produced), or the deadline passed (unknown). ``gated``
         false is for ticks: they do not queue behind the packs in flight.
         """
-        if self.closing and gated:
-            raise UnavailableError("This worker is shutting down; repeat the request.")
-        self._check(home)
+        self._check(home, gated=gated)
         submit, data, kind = self._sealed(command)
         waiting = _Waiting(asyncio.get_running_loop().create_future(), home, monotonic())
         self._submits[submit] = waiting
@@ -295,8 +293,10 @@ class Gateway:
             for future in futures:
                 future.cancel()
 
-    def _check(self, home: int) -> None:
+    def _check(self, home: int, *, gated: bool = True) -> None:
         """Refuse before anything is written what cannot be applied now."""
+        if self.closing and gated:
+            raise UnavailableError("This worker is shutting down; repeat the request.")
         if self._producer.stalled_s() > STALLED_S:
             raise UnavailableError("Kafka does not answer; nothing was written.", retry_after_s=2)
         self._host.check(home)

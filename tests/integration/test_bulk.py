@@ -11,17 +11,17 @@ from tests.conftest import WorkerFactory
 from tests.support.checker import check
 from tests.support.client import Client, until
 from tests.support.replay import replay_difference
-from tests.support.servers import BrokerHandle, RedisHandle
+from tests.support.servers import BrokerHandle, RedisHandle, Worker
 from tests.support.stranger import producer_to, read_topic
 
 JOBS = 2_000
 QUEUES = [f"bulk-{number}" for number in range(5)]
 
 
-async def _produce(bootstrap: str, topic: str, partitions: int) -> None:
+async def _produce(bootstrap: str, topic: str, partitions: int, jobs: int = JOBS) -> None:
     async with producer_to(bootstrap) as producer:
         waiting = []
-        for number in range(JOBS):
+        for number in range(jobs):
             job = {"type": "bulk.job", "queue": QUEUES[number % len(QUEUES)], "args": [number]}
             waiting.append(await producer.send(topic, json.dumps(job).encode(), partition=number % partitions))
         for future in waiting:
@@ -73,3 +73,41 @@ async def test_bulk_records_become_jobs_exactly_once(
 
         await until(all_there, "all are in", 40, 0.2)
         await _once_each(client, worker.url, kafka, redis_server, namespace)
+
+
+async def _redis_is_known_to_be_lost(client: Client, url: str) -> None:
+    """From now on nothing is written: what is taken waits."""
+
+    async def refused() -> bool:
+        answer = await client.ask(url, "POST", "/jobs", {"type": "a.b", "args": []})
+        return b"nothing was written" in answer.raw
+
+    await until(refused, "Redis is known to be lost", 20, 0.1)
+
+
+async def _waits(worker: Worker) -> None:
+    async def said() -> bool:
+        return "bulk intake waits" in worker.log_tail(1_000)
+
+    await until(said, "a take is in hand", 20, 0.1)
+
+
+async def test_a_take_that_a_stop_cuts_off_is_taken_again(
+    worker_factory: WorkerFactory, kafka: BrokerHandle, own_redis: RedisHandle, namespace: str
+) -> None:
+    jobs = 50
+    settings = {"partitions": 4, "redis_url": own_redis.url}
+    worker = await worker_factory(env={"OJS_REQUEST_DEADLINE_MS": "3000"}, **settings)
+    async with Client() as client:
+        own_redis.kill()
+        await _redis_is_known_to_be_lost(client, worker.url)
+        await _produce(kafka.bootstrap, f"{namespace}.commands.bulk", 4, jobs)
+        await _waits(worker)
+        assert await worker.terminate(), "it ended by itself"
+        await own_redis.start()
+        worker = await worker_factory(**settings)
+
+        async def all_there() -> bool:
+            return await _available(client, worker.url) == jobs
+
+        await until(all_there, "all are in", 20, 0.2)
