@@ -6,10 +6,13 @@ Adding a command: its struct here (the union below is the codec's row), its hand
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from ojs_stream.core.records import JobRecord, Retention
+from ojs_stream.core.records import ErrorEntry, Hold, JobRecord, LimitRule, Retention, UniqueRule, Verdict, Watcher
 from ojs_stream.core.retry import RetryPolicy
+from ojs_stream.core.states import State
 
 COMMAND_VERSION = 1
 
@@ -62,6 +65,14 @@ class NewJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_in_ms: int = 0
     total_timeout_ms: int = 0
     extra: Raw | UnsetType = UNSET
+    given: tuple[str, ...] = ()
+    """Which fields that a queue's configuration may fill in the client has set itself."""
+    unique: UniqueRule | None = None
+    limit: LimitRule | None = None
+    watchers: tuple[Watcher, ...] = ()
+    workflow_id: str | None = None
+    workflow_step: str | None = None
+    parent_results: Raw | UnsetType = UNSET
 
 
 class Genesis(Command, frozen=True, kw_only=True, omit_defaults=True, tag="genesis"):
@@ -76,40 +87,84 @@ class Reset(Command, frozen=True, kw_only=True, omit_defaults=True, tag="reset")
 
 
 class Enqueue(Command, frozen=True, kw_only=True, omit_defaults=True, tag="enqueue"):
-    """Store jobs, all or none. Sent to one home, which reserves ids and inserts at the others."""
+    """Store jobs: all or none, or each for itself (``partial``). Any home may decide (``fold/enqueue.py``).
+
+    It comes from a view, or as a message: from a workflow for its next steps, from a cron entry.
+    """
 
     jobs: tuple[NewJob, ...]
     batch: bool = False
+    partial: bool = False
+    replay: str = ""
+    """The client's ``Idempotency-Key``: the home that decides is hash(key)."""
+    body: str = ""
+    """A hash of the request under that key: another request with it is refused."""
 
 
 class Reserve(Command, frozen=True, kw_only=True, omit_defaults=True, tag="reserve"):
-    """Message: hold client-supplied ids for a stage of another home."""
+    """Message: hold what the jobs of a stage of ``home`` need here. ``partial``: a no is to one job alone."""
 
     stage: str
     home: int
-    ids: dict[str, int]
-    """id -> the home that will have the job"""
+    holds: tuple[Hold, ...]
+    partial: bool = False
 
 
 class Reserved(Command, frozen=True, kw_only=True, omit_defaults=True, tag="reserved"):
-    """Message: the answer to ``reserve``; ``taken`` names an id that exists already."""
+    """Message: the answer to ``reserve``: verdicts on jobs that got a no, or an existing job instead."""
 
     stage: str
     home: int
-    taken: str = ""
+    verdicts: tuple[Verdict, ...] = ()
+
+
+class Settle(Command, frozen=True, kw_only=True, omit_defaults=True, tag="settle"):
+    """Message: the stage is decided. Its jobs are ``stored``, or what it held for them here is free again."""
+
+    stage: str
+    holds: tuple[Hold, ...]
+    stored: bool = False
 
 
 class Release(Command, frozen=True, kw_only=True, omit_defaults=True, tag="release"):
-    """Message: the job is gone (or its stage was aborted): forget its id or its ``moved`` note."""
+    """Message: the job is gone: forget its id or its ``moved`` note."""
 
     ids: tuple[str, ...]
-    stage: str = ""
 
 
 class Insert(Command, frozen=True, kw_only=True, omit_defaults=True, tag="insert"):
-    """Message: jobs whose ids are granted, for the home of their queues."""
+    """Message: jobs that another home has decided on, for the home of their queues."""
 
     jobs: tuple[NewJob, ...]
+    rooms: dict[str, int] = {}
+    """queue -> for how many of the jobs room was held in it"""
+
+
+class JobNote(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a watcher is told of a job: the state it is in now (``removed``: its record is gone)."""
+
+    id: str
+    home: int
+    queue: str
+    state: State | Literal["removed", "refused"]
+    at: int
+    """When it changed (ms)."""
+    created: int = 0
+    score: int = 0
+    """Its place in its queue (see ``ready_score``)."""
+    unique: UniqueRule | None = None
+    limit: LimitRule | None = None
+    result: Raw | UnsetType = UNSET
+    error: ErrorEntry | None = None
+    reason: str = ""
+    """Why it was refused."""
+
+
+class Watched(Command, frozen=True, kw_only=True, omit_defaults=True, tag="watched"):
+    """Message to a watcher: its job has changed its state."""
+
+    watcher: Watcher
+    note: JobNote
 
 
 class Claim(Command, frozen=True, kw_only=True, omit_defaults=True, tag="claim"):
@@ -263,8 +318,10 @@ AnyCommand = (
     | Enqueue
     | Reserve
     | Reserved
+    | Settle
     | Release
     | Insert
+    | Watched
     | Claim
     | Ack
     | Nack

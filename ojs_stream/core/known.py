@@ -1,7 +1,7 @@
 """What an owner need not read again: it is the only writer, as long as no fence says otherwise.
 
-Queues and minutes (every round touches them), active jobs, and the heads of ready indexes with their jobs. Only
-speed depends on it; whoever doubts it starts with an empty one.
+Queues, their configurations and minutes (every round touches them), active jobs, and the heads of ready
+indexes with their jobs. Only speed depends on it; whoever doubts it starts with an empty one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Known:
             if key[0] == "state" and key[2] == "available":
                 window.settle(WINDOW_ENTRIES_MAX)
                 self._put(self.windows, key, window, _bytes_of_window(window))
-        read = ((key, world.get(key)) for key in world.read_jobs)
+        read = ((key, world.get(key)) for key in world.read)
         for key, record in chain(read, world.changed.items()):
             self._put(self.records, key, record, self._worth(key, record))
         while self.bytes > BYTES_MAX:
@@ -84,7 +84,7 @@ class Known:
     def _worth(self, key: Key, record: Record | None) -> int:
         """How many bytes to keep the record for; 0: it is not soon asked for again, or too large."""
         if not isinstance(record, JobRecord):
-            return _COUNTERS_BYTES if key[0] in ("queue", "minute") else 0
+            return _COUNTERS_BYTES if key[0] in ("queue", "minute", "config") else 0
         state = record.job.state
         if state == "active" or (state == "available" and self._is_next(record.job)):
             size = _bytes_of_job(record)

@@ -6,7 +6,7 @@ records, so a recount can always prove them (tests do).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -76,6 +76,9 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     result: Raw | UnsetType = UNSET
     error: ErrorEntry | None = None
     errors: tuple[ErrorEntry, ...] = ()
+    workflow_id: str | None = None
+    workflow_step: str | None = None
+    parent_results: Raw | UnsetType = UNSET
 
 
 class Retention(Struct, frozen=True):
@@ -85,6 +88,47 @@ class Retention(Struct, frozen=True):
     cancelled_ms: int
     discarded_ms: int
     dead_ms: int
+
+
+WatcherKind = Literal["lock", "limit", "workflow", "cron"]
+
+
+class Watcher(Struct, frozen=True):
+    """Who is told when a job changes its state: a record of some home (DESIGN.md section 4)."""
+
+    kind: WatcherKind
+    home: int
+    name: str
+    """The key of a lock or limit, a workflow's step as ``<workflow>:<step>``, the name of a cron entry."""
+
+
+class UniqueRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What makes a job unique (OJS.md 5.3), resolved by the view. ``key`` is the fingerprint as hex text."""
+
+    key: str
+    home: int
+    states: tuple[State, ...]
+    period_ms: int = 0
+    """Counted from the existing job's creation; 0: as long as it is in one of the states."""
+    on_conflict: Literal["reject", "ignore", "replace", "replace_except_schedule"] = "reject"
+
+
+class Window(Struct, frozen=True):
+    """At most ``limit`` starts in ``period_ms``."""
+
+    limit: int
+    period_ms: int
+
+
+class LimitRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A limit that a job is under (OJS.md 5.5), resolved by the view; 0 or ``None``: not limited in that way."""
+
+    key: str
+    home: int
+    concurrency: int = 0
+    rate: Window | None = None
+    throttle: Window | None = None
+    on_limit: Literal["wait", "reschedule", "drop"] = "wait"
 
 
 class Control(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -110,6 +154,12 @@ class Control(Struct, frozen=True, kw_only=True, omit_defaults=True):
     replays: int = 0
     origins: tuple[int, ...] = ()
     """Homes that hold something on behalf of this job (its id, a ``moved`` note) until it is removed."""
+    watchers: tuple[Watcher, ...] = ()
+    """Told of every change of state that concerns them, as the lock and the limit of the next two fields are."""
+    unique: UniqueRule | None = None
+    limit: LimitRule | None = None
+    held: bool = False
+    """Available, but waiting for a slot of its limit: not in the ready index."""
 
 
 class JobRecord(Struct, frozen=True, omit_defaults=True):
@@ -164,6 +214,8 @@ class QueueRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: str
     counts: Counts = Counts()
     totals: Totals = Totals()
+    reserved: int = 0
+    """Jobs that stages of other homes hold room for."""
     paused: bool = False
     paused_at: str | None = None
     resumed_at: str | None = None
@@ -204,17 +256,136 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     silent: bool = False
 
 
-class Stage(Struct, frozen=True, kw_only=True):
-    """A batch that waits until every home of its client-supplied ids has said yes; a deadline aborts it."""
+class LockRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A fingerprint of unique jobs and the job that has it, at the lock's home."""
+
+    key: str
+    job: str
+    home: int
+    """Where the job is."""
+    state: State
+    created: int
+    states: tuple[State, ...]
+    period_ms: int = 0
+    stage: str = ""
+    """The stage that took the lock, while it is not decided: an abort gives it back to ``before``."""
+    before: Raw | UnsetType = UNSET
+    """The ``LockRecord`` that the stage has taken it from."""
+
+
+class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a home says to one job of a stage. No code: it may be stored, or ``existing`` is answered instead."""
+
+    job: int
+    """Its place in the command."""
+    code: str = ""
+    message: str = ""
+    details: dict[str, Any] = {}
+    existing: str = ""
+    """The job that has the lock already."""
+    home: int = 0
+    """Where ``existing`` is."""
+    action: Literal["", "ignore", "replace", "replace_except_schedule"] = ""
+
+
+class Hold(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one job of an enqueue needs from a home before it may be stored: an id, a lock, or room in a queue."""
+
+    kind: Literal["id", "lock", "room"]
+    name: str
+    """The job id, the fingerprint, or the queue."""
+    job: int
+    """The job's place in the command."""
+    id: str
+    """The job's id."""
+    home: int
+    """Where the job will be."""
+    state: State = "available"
+    rule: UniqueRule | None = None
+
+
+class Stage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An enqueue that waits until every other home it needs has said yes; a deadline aborts it."""
 
     id: str
     command: Raw
     waiting: tuple[int, ...]
-    granted: tuple[int, ...]
     deadline: int
+    holds: dict[int, tuple[Hold, ...]] = {}
+    """By home what the jobs need."""
+    verdicts: tuple[Verdict, ...] = ()
 
 
-Record = JobRecord | Moved | IdRecord | QueueRecord | Minute | WorkerRecord | Stage
+class ConfigRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The configuration of a queue, or of the template ``_default``, as every home has it.
+
+    Its truth is at the queue's home, which sends each change to the others: whoever decides on an enqueue has it.
+    """
+
+    name: str
+    version: int = 0
+    draining: bool = False
+    max_size: int = 0
+    """So many jobs may wait or run in the queue; 0: any number."""
+
+
+class CronRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A cron entry at hash(its name)."""
+
+    name: str
+    next_at: int = 0
+    """When it fires next (ms); 0: never (paused)."""
+
+
+class WorkflowRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A workflow at the home in its id; its steps are records of their own."""
+
+    id: str
+
+
+class StepRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One step of a workflow."""
+
+    workflow: str
+    id: str
+
+
+class LimitRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A limit at hash(its key)."""
+
+    key: str
+
+
+class SlotRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job under a limit, at the limit's home: it waits, was granted a slot, or runs."""
+
+    key: str
+    job: str
+
+
+class ReplayRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an ``Idempotency-Key`` was answered, for 24 hours."""
+
+    key: str
+
+
+Record = (
+    JobRecord
+    | Moved
+    | IdRecord
+    | QueueRecord
+    | Minute
+    | WorkerRecord
+    | Stage
+    | LockRecord
+    | ConfigRecord
+    | CronRecord
+    | WorkflowRecord
+    | StepRecord
+    | LimitRecord
+    | SlotRecord
+    | ReplayRecord
+)
 
 
 class HomeState(Struct, frozen=True, kw_only=True):
@@ -296,7 +467,9 @@ Entries = dict[Key, tuple[str, int]]
 
 def _job_entries(record: JobRecord) -> Entries:
     job = record.job
-    entries: Entries = {("state", job.queue, job.state): (job.id, score_of(record))}
+    held = record.ctl.held and job.state == "available"
+    state = ("held", job.queue) if held else ("state", job.queue, job.state)
+    entries: Entries = {state: (job.id, score_of(record))}
     deadline = deadline_of(record)
     if deadline:
         entries["due", deadline[0]] = (job.id, deadline[1])
@@ -325,11 +498,20 @@ def entries_of(record: Record | None) -> Entries:
         return {("queues",): (record.name, 0)}
     if isinstance(record, Stage):
         return {("due", "reap"): (f"stage:{record.id}", record.deadline)}
+    if isinstance(record, LockRecord):
+        return _lock_entries(record)
     return {}
 
 
+def _lock_entries(lock: LockRecord) -> Entries:
+    """A lock with a period ends with it."""
+    if not lock.period_ms:
+        return {}
+    return {("due", "reap"): (f"lock:{lock.key}", lock.created + lock.period_ms)}
+
+
 def key_of_member(member: str) -> Key:
-    """The record that an index member names: a job id, or ``worker:<id>``, ``stage:<id>``."""
+    """The record that an index member names: a job id, or ``<kind>:<name>`` such as ``worker:<id>``."""
     kind, colon, name = member.partition(":")
     return (kind, name) if colon else ("job", member)
 
@@ -358,6 +540,14 @@ _DECODERS: dict[str, msgspec.json.Decoder[Record]] = {
     "minute": msgspec.json.Decoder(Minute),
     "worker": msgspec.json.Decoder(WorkerRecord),
     "stage": msgspec.json.Decoder(Stage),
+    "lock": msgspec.json.Decoder(LockRecord),
+    "config": msgspec.json.Decoder(ConfigRecord),
+    "cron": msgspec.json.Decoder(CronRecord),
+    "workflow": msgspec.json.Decoder(WorkflowRecord),
+    "step": msgspec.json.Decoder(StepRecord),
+    "limit": msgspec.json.Decoder(LimitRecord),
+    "slot": msgspec.json.Decoder(SlotRecord),
+    "replay": msgspec.json.Decoder(ReplayRecord),
 }
 _moved_decoder = msgspec.json.Decoder(Moved)
 

@@ -7,17 +7,17 @@ command, or one that needs more loaded, leaves no trace.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Raw
 
-from ojs_stream.core.commands import COMMAND_VERSION, Command
+from ojs_stream.core.commands import COMMAND_VERSION, Command, JobNote, Watched
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.ids import event_id
 from ojs_stream.core.index import Index
 from ojs_stream.core.known import Known
-from ojs_stream.core.outcomes import Awaited, Effect, Event, EventData, Outcome
+from ojs_stream.core.outcomes import Effect, Event, EventData, Outcome
 from ojs_stream.core.records import (
     Counts,
     HomeState,
@@ -30,11 +30,13 @@ from ojs_stream.core.records import (
     Record,
     Stage,
     Totals,
+    Watcher,
     WorkerRecord,
     entries_of,
 )
 from ojs_stream.core.times import iso
 
+R = TypeVar("R", bound=Record)
 _MISSING = object()
 _encoder = msgspec.json.Encoder()
 MINUTE_SLOTS = 60
@@ -102,7 +104,9 @@ class NumberedEffect(msgspec.Struct, frozen=True):
     effect: Effect
 
 
-class _Savepoint(NamedTuple):
+class Savepoint(NamedTuple):
+    """Where the journal and the effects stood."""
+
     journal: int
     events: int
     effects: int
@@ -123,7 +127,8 @@ class World:
         self.event_number = state.events
         self.effect_number = state.effects
         self.watched = state.watched
-        self.last = self.now = state.last
+        self.last = self.now = self.origin = state.last
+        """``origin``: when the chain of messages began that the present command belongs to."""
         self.grace = state.grace
         self.sent = state.sent
         self.marks = state.marks
@@ -138,6 +143,8 @@ class World:
         self.messages: list[Message] = []
         self.replies: list[tuple[str, Outcome]] = []
         """(submit, outcome): who waits for what"""
+        self.observations: list[tuple[Watcher, JobNote]] = []
+        """What watchers of this home are still to be told, before the command ends."""
         self.found: set[int | None] = set()
         """The applied offsets that the store had when it was read."""
         memory = known if known is not None else Known()
@@ -145,8 +152,8 @@ class World:
         self._windows = memory.windows
         self.indexes: dict[Key, Index] = {}
         """Those that the round has touched."""
-        self.read_jobs: list[Key] = []
-        """Jobs that the store was asked for."""
+        self.read: list[Key] = []
+        """Jobs and configurations that the store was asked for."""
         self.changed: dict[Key, Record | None] = {}
         self._records: dict[Key, Record | None] = {}
         self._tallies: dict[tuple[str, str, str], int] = {}
@@ -154,9 +161,9 @@ class World:
 
     # -- savepoints ---------------------------------------------------------------------------------------
 
-    def savepoint(self) -> _Savepoint:
+    def savepoint(self) -> Savepoint:
         """A place to come back to."""
-        return _Savepoint(
+        return Savepoint(
             len(self._journal),
             len(self.events),
             len(self.effects),
@@ -165,7 +172,7 @@ class World:
             self._scalars(),
         )
 
-    def rollback(self, to: _Savepoint) -> None:
+    def rollback(self, to: Savepoint) -> None:
         """Undo everything since ``to``."""
         while len(self._journal) > to.journal:
             target, key, before = self._journal.pop()
@@ -177,6 +184,7 @@ class World:
                 target[key] = before
         del self.events[to.events :], self.effects[to.effects :]
         del self.messages[to.messages :], self.replies[to.replies :]
+        self.observations.clear()
         self._restore(to.state)
 
     def settle(self) -> None:
@@ -216,8 +224,8 @@ class World:
     def add_record(self, key: Key, record: Record | None) -> None:
         """A record as the store has it (``None``: there is none). What the round changed stays."""
         self._records.setdefault(key, record)
-        if key[0] == "job":
-            self.read_jobs.append(key)
+        if key[0] in ("job", "config"):
+            self.read.append(key)
 
     def add_head(self, index: Key, loaded: list[tuple[int, str]], *, complete: bool) -> None:
         """The lowest entries of an index as the store has them."""
@@ -291,23 +299,23 @@ class World:
         assert record is None or isinstance(record, QueueRecord)
         return record
 
+    def find(self, key: Key, kind: type[R]) -> R | None:
+        """The record of ``key``, which is of this kind."""
+        record = self.get(key)
+        assert record is None or isinstance(record, kind)
+        return record
+
     def worker(self, worker_id: str) -> WorkerRecord | None:
         """The worker's record."""
-        record = self.get(("worker", worker_id))
-        assert record is None or isinstance(record, WorkerRecord)
-        return record
+        return self.find(("worker", worker_id), WorkerRecord)
 
     def id_record(self, job_id: str) -> IdRecord | None:
         """Who holds a client-supplied id."""
-        record = self.get(("id", job_id))
-        assert record is None or isinstance(record, IdRecord)
-        return record
+        return self.find(("id", job_id), IdRecord)
 
     def stage(self, stage_id: str) -> Stage | None:
-        """A batch that is being decided."""
-        record = self.get(("stage", stage_id))
-        assert record is None or isinstance(record, Stage)
-        return record
+        """An enqueue that is being decided."""
+        return self.find(("stage", stage_id), Stage)
 
     def count(self, queue: str, state: str) -> int:
         """How many jobs of ``queue`` are in ``state`` as of now in the round."""
@@ -410,8 +418,8 @@ class World:
         if submit:
             self.replies.append((submit, outcome))
 
-    def message(self, destination: int, command: Command, *, at: int | None = None) -> Awaited:
-        """Send a command to another home (or to this one, later); gives what to wait for."""
+    def message(self, destination: int, command: Command) -> None:
+        """Send a command to another home (or to this one, later)."""
         name = str(destination)
         number = self.sent.get(name, 0) + 1
         self.sent = {**self.sent, name: number}
@@ -419,11 +427,30 @@ class World:
             command,
             source=str(self.home),
             number=number,
-            at=command.at or (self.now if at is None else at),
+            at=command.at or self.origin,
             epoch=self.epoch,
         )
         self.messages.append(Message(destination, number, _encoder.encode(sealed)))
-        return self.home, destination, number
+
+    def await_messages(self, since: Savepoint) -> None:
+        """Whoever is answered now waits for the other homes that its command has caused something at."""
+        awaits = tuple(
+            (self.home, message.destination, message.number)
+            for message in self.messages[since.messages :]
+            if message.destination != self.home
+        )
+        if not awaits:
+            return
+        for place in range(since.replies, len(self.replies)):
+            submit, outcome = self.replies[place]
+            self.replies[place] = submit, msgspec.structs.replace(outcome, awaits=awaits)
+
+    def observe(self, watcher: Watcher, note: JobNote) -> None:
+        """Tell a watcher: before the present command ends if it is of this home, else by a message."""
+        if watcher.home == self.home:
+            self.observations.append((watcher, note))
+        else:
+            self.message(watcher.home, system_command(Watched, watcher=watcher, note=note))
 
     def mark(self, source: str, number: int) -> None:
         """A message of ``source`` is folded."""

@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from ojs_stream.core import commands as c
-from ojs_stream.core.fold import enqueue, home, leases, lifecycle, queues, ticks, workers
+from ojs_stream.core.fold import enqueue, holds, home, leases, lifecycle, locks, queues, ticks, watchers, workers
 from ojs_stream.core.outcomes import Effect, Outcome
-from ojs_stream.core.world import MINUTE_SLOTS, NeedMore, Needs, World, raw
+from ojs_stream.core.records import Watcher, WatcherKind
+from ojs_stream.core.world import MINUTE_SLOTS, NeedMore, Needs, Savepoint, World, raw
 from ojs_stream.errors import RefusedError
 
 OUTAGE_MS = 5_000
@@ -32,10 +33,12 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.Genesis: home.genesis,
     c.Reset: home.reset,
     c.Enqueue: enqueue.enqueue,
-    c.Reserve: enqueue.reserve,
+    c.Reserve: holds.reserve,
     c.Reserved: enqueue.reserved,
+    c.Settle: holds.settled,
     c.Release: enqueue.release,
     c.Insert: enqueue.insert_jobs,
+    c.Watched: watchers.watched,
     c.Claim: leases.claim,
     c.Ack: leases.ack,
     c.Nack: leases.nack,
@@ -55,6 +58,11 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.DeleteDead: lifecycle.delete_dead,
     c.Adopt: lifecycle.adopt,
 }
+
+OBSERVERS: dict[WatcherKind, Callable[[World, Watcher, c.JobNote], None]] = {
+    "lock": locks.observe,
+}
+"""Who is told of a job's change of state."""
 
 
 class RecordFold:
@@ -94,18 +102,16 @@ def _fold(world: World, command: c.AnyCommand, offset: int) -> None:
     if command.source and command.number <= world.marks.get(command.source, 0):
         _repeat(world, command)
         return
+    world.origin = command.at or world.now
     start = marked = world.savepoint()
     if command.source:
         world.mark(command.source, command.number)
         marked = world.savepoint()
     try:
-        outcome = _handle(world, command)
+        outcome = _outcome_of(world, command, marked)
     except NeedMore:
         world.rollback(start)
         raise
-    except RefusedError as refusal:
-        world.rollback(marked)
-        outcome = Outcome(code=refusal.code, message=refusal.message, details=refusal.details)
     except Exception as error:  # a failing command must hurt only itself, never the partition
         world.rollback(marked)
         reason = f"{type(error).__name__}: {error}"
@@ -113,6 +119,21 @@ def _fold(world: World, command: c.AnyCommand, offset: int) -> None:
         outcome = Outcome(code="backend_error", message=f"The command failed and was put aside: {reason}")
     if outcome is not None:
         world.reply(command.submit, outcome)
+    world.await_messages(start)
+
+
+def _outcome_of(world: World, command: c.AnyCommand, marked: Savepoint) -> Outcome | None:
+    try:
+        outcome = _handle(world, command)
+    except RefusedError as refusal:
+        world.rollback(marked)
+        outcome = Outcome(code=refusal.code, message=refusal.message, details=refusal.details)
+        if isinstance(command, c.Enqueue):
+            enqueue.refused(world, command, refusal.message)
+    while world.observations:
+        watcher, note = world.observations.pop(0)
+        OBSERVERS[watcher.kind](world, watcher, note)
+    return outcome
 
 
 def _repeat(world: World, command: c.AnyCommand) -> None:
@@ -172,8 +193,11 @@ def needs_of(world: World, command: c.AnyCommand | c.BadCommand, now: int, needs
 
 def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) -> None:
     for job in command.jobs:
+        needs.records.add(("config", job.queue))
         if world.home_of(job.queue) == world.home:
             needs.records.add(("queue", job.queue))
+        if job.unique is not None and job.unique.home == world.home:
+            needs.records.add(("lock", job.unique.key))
         if job.client_id:
             needs.records.add(("job", job.id))
         if job.client_id and world.home_of(job.id) == world.home:

@@ -1,170 +1,241 @@
 """Enqueue: one home decides for all jobs of the command, the others only insert.
 
-Server-made ids cannot clash, so nothing can be refused after the command is in the log. Client-supplied ids
-are reserved at hash(id) first: here when it is this home, else by messages that a stage waits for.
+What the jobs need (client-supplied ids, locks, room in bounded queues) is held first: here when it is of this
+home, else by messages that a stage waits for. Most jobs need nothing: server-made ids cannot clash. Then nothing
+can be refused after the command is in the log.
 """
 
 from __future__ import annotations
 
-import msgspec
-from msgspec import Raw
+from typing import Any
 
-from ojs_stream.core.commands import Enqueue, Insert, NewJob, Release, Reserve, Reserved
+import msgspec
+from msgspec import Raw, structs
+
+from ojs_stream.core.commands import Cancel, Enqueue, Insert, NewJob, Release, Reserve, Reserved
+from ojs_stream.core.fold import holds, rooms
 from ojs_stream.core.fold.jobs import forget, insert
+from ojs_stream.core.fold.lifecycle import cancel_here
+from ojs_stream.core.fold.watchers import tell_refused
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import Control, IdRecord, Job, JobRecord, Stage, own, public_json
+from ojs_stream.core.records import Control, Hold, Job, JobRecord, Stage, Verdict, own, public_json
 from ojs_stream.core.times import iso
 from ojs_stream.core.world import World, system_command
 from ojs_stream.errors import RefusedError
 
 STAGE_MS_MAX = 8_000
 """A stage that is not decided after this is aborted (the client has been told ``unknown`` by then)."""
+NO_JOB = Raw(b"null")
+"""In the place of a job that is not stored."""
 _decoder = msgspec.json.Decoder(Enqueue)
 _encoder = msgspec.json.Encoder()
 
 
-def _duplicate(job_id: str, home: int) -> RefusedError:
-    return RefusedError(
-        "duplicate",
-        f"Job '{job_id}' exists already.",
-        details={"existing_job_id": job_id, "home": home},
-    )
-
-
-def _id_homes(world: World, jobs: tuple[NewJob, ...]) -> dict[int, dict[str, int]]:
-    """Per id home the client-supplied ids and the homes of their queues."""
-    homes: dict[int, dict[str, int]] = {}
-    for job in jobs:
-        if job.client_id:
-            wanted = homes.setdefault(world.home_of(job.id), {})
-            if job.id in wanted:
-                raise _duplicate(job.id, world.home)
-            wanted[job.id] = world.home_of(job.queue)
-    return homes
-
-
 def enqueue(world: World, command: Enqueue) -> Outcome | None:
-    """Store the jobs; ``outcome.jobs`` are they, in the order of the request."""
-    id_homes = _id_homes(world, command.jobs)
-    here = id_homes.pop(world.home, {})
-    taken = reserve_here(world, here, stage="" if not id_homes else _stage_id(command))
-    if taken:
-        raise _duplicate(taken, world.home)
-    if not id_homes:
-        return _place(world, command)
+    """Store the jobs; ``outcome.jobs`` are they, in the order of the request.
+
+    ``data`` names those that are not stored: ``existing`` (place -> the unique job that is there already) and, of
+    a partial batch, ``refused`` (place -> code, message, details).
+    """
+    _refuse_twins(world, command.jobs)
+    needed = holds.holds_of(world, command)
+    elsewhere = sorted(needed.keys() - {world.home})
+    stage_id = f"{world.home}-{world.next_sequence()}" if elsewhere else ""
+    verdicts = holds.take_all(world, needed.get(world.home, ()), stage_id, partial=command.partial)
+    refusal = None if command.partial else holds.refuses(verdicts)
+    if refusal is not None:
+        raise _refused_by(refusal, command)
+    if not elsewhere:
+        return _place(world, command, _undivided(needed, verdicts))
     stage = Stage(
-        id=_stage_id(command),
+        id=stage_id,
         command=Raw(_encoder.encode(command)),
-        waiting=tuple(sorted(id_homes)),
-        granted=(world.home,) if here else (),
+        waiting=tuple(elsewhere),
         deadline=world.now + STAGE_MS_MAX,
+        holds=needed,
+        verdicts=tuple(verdicts),
     )
     world.put(("stage", stage.id), stage)
-    for home, ids in sorted(id_homes.items()):
-        world.message(home, system_command(Reserve, stage=stage.id, home=world.home, ids=ids))
+    for home in elsewhere:
+        message = system_command(
+            Reserve, stage=stage.id, home=world.home, holds=needed[home], partial=command.partial
+        )
+        world.message(home, message)
     return None
 
 
-def _stage_id(command: Enqueue) -> str:
-    return command.jobs[0].id
+def _undivided(needed: holds.Needed, verdicts: list[Verdict]) -> Stage:
+    """What a stage would know, had one been needed: nobody else was asked."""
+    return Stage(id="", command=NO_JOB, waiting=(), deadline=0, holds=needed, verdicts=tuple(verdicts))
 
 
-def reserve_here(world: World, ids: dict[str, int], *, stage: str) -> str:
-    """Hold ids of this home; the first that exists already, or ``""``."""
-    world.require([("id", job_id) for job_id in ids] + [("job", job_id) for job_id in ids])
-    for job_id in ids:
-        if world.id_record(job_id) is not None or world.job(job_id) is not None:
-            return job_id
-    for job_id, home in ids.items():
-        world.put(("id", job_id), IdRecord(home=home, stage=stage))
-    return ""
+def _refuse_twins(world: World, jobs: tuple[NewJob, ...]) -> None:
+    """A client-supplied id stands once in a command."""
+    seen: set[str] = set()
+    for place, new in enumerate(jobs):
+        if new.client_id and new.id in seen:
+            details = {"existing_job_id": new.id, "home": world.home, "index": place}
+            raise RefusedError("duplicate", f"Job '{new.id}' stands twice in this command.", details=details)
+        seen.add(new.id)
 
 
-def reserve(world: World, command: Reserve) -> Outcome | None:
-    """Message from a stage: hold its ids, or name one that is taken."""
-    taken = reserve_here(world, command.ids, stage=command.stage)
-    world.message(
-        command.home,
-        system_command(Reserved, stage=command.stage, home=world.home, taken=taken),
-    )
-    return None
+def _refused_by(verdict: Verdict, command: Enqueue) -> RefusedError:
+    details = dict(verdict.details)
+    if command.batch:
+        details["index"] = verdict.job
+    return RefusedError(verdict.code, verdict.message, details=details)
+
+
+def refused(world: World, command: Enqueue, reason: str) -> None:
+    """Nothing of the command is stored: who waits for its jobs is told."""
+    for new in command.jobs:
+        tell_refused(world, new, reason)
+
+
+# -- stages ---------------------------------------------------------------------------------------------------
 
 
 def reserved(world: World, command: Reserved) -> Outcome | None:
-    """Message to a stage: one home has answered. The last yes places the jobs, the first no aborts."""
+    """Message to a stage: one home has answered. The last yes places the jobs, a no to all of them aborts."""
     stage = world.stage(command.stage)
     if stage is None:
-        # Aborted by its deadline: the release that was sent then follows the reserve in order.
+        # Aborted by its deadline: what was sent then follows the reserve in order.
         return None
-    if command.taken:
-        abort_stage(world, stage, taken=command.taken, refused_by=command.home)
-        return None
-    waiting = tuple(home for home in stage.waiting if home != command.home)
-    granted = (*stage.granted, command.home)
-    if waiting:
-        world.put(("stage", stage.id), msgspec.structs.replace(stage, waiting=waiting, granted=granted))
-        return None
-    world.put(("stage", stage.id), None)
+    stage = structs.replace(
+        stage,
+        waiting=tuple(home for home in stage.waiting if home != command.home),
+        verdicts=(*stage.verdicts, *command.verdicts),
+    )
     original = _decoder.decode(stage.command)
-    world.reply(original.submit, _place(world, original))
+    refusal = None if original.partial else holds.refuses(stage.verdicts)
+    if refusal is not None:
+        abort_stage(world, stage, refusal)
+    elif stage.waiting:
+        world.put(("stage", stage.id), stage)
+    else:
+        world.put(("stage", stage.id), None)
+        world.reply(original.submit, _place(world, original, stage))
     return None
 
 
-def abort_stage(world: World, stage: Stage, *, taken: str = "", refused_by: int = -1) -> None:
-    """Give back every id that was granted and refuse the command."""
+def abort_stage(world: World, stage: Stage, refusal: Verdict | None = None) -> None:
+    """Give back everything that is held and refuse the command."""
     command = _decoder.decode(stage.command)
-    for home, ids in _id_homes(world, command.jobs).items():
-        if home == world.home:
-            for job_id in ids:
-                forget(world, job_id)
-        elif home != refused_by:
-            world.message(home, system_command(Release, ids=tuple(ids), stage=stage.id))
     world.put(("stage", stage.id), None)
-    if taken:
-        refusal = _duplicate(taken, refused_by)
-        outcome = Outcome(code=refusal.code, message=refusal.message, details=refusal.details)
+    holds.settle(world, stage.holds, stage.id, stored=False)
+    if refusal is not None:
+        error = _refused_by(refusal, command)
+        outcome = Outcome(code=error.code, message=error.message, details=error.details)
     else:
-        outcome = Outcome(
-            code="backend_error", message="The ids could not be reserved in time; nothing was enqueued."
-        )
+        message = "What the jobs need could not be held in time; nothing was enqueued."
+        outcome = Outcome(code="backend_error", message=message)
+    refused(world, command, outcome.message)
     world.reply(command.submit, outcome)
 
 
-def release(world: World, command: Release) -> Outcome | None:
-    """Message: ids that are not needed any more. With ``stage`` only what that stage holds."""
-    for job_id in command.ids:
-        held = world.id_record(job_id)
-        if command.stage and (held is None or held.stage != command.stage):
-            continue
-        forget(world, job_id)
-    return None
+# -- storing --------------------------------------------------------------------------------------------------
 
 
-def _place(world: World, command: Enqueue) -> Outcome:
-    """Every id is granted: insert what belongs here, send the rest to its homes."""
-    moment = command.at or world.now
-    stored: list[Raw] = []
+def _place(world: World, command: Enqueue, stage: Stage) -> Outcome:
+    """Everything is held: insert what belongs here, send the rest to its homes."""
+    judged = _judged(stage.verdicts)
+    dropped = {place for place, verdict in judged.items() if verdict.action != "replace"}
+    stored = [NO_JOB if place in dropped else Raw(b"") for place in range(len(command.jobs))]
     elsewhere: dict[int, list[NewJob]] = {}
-    for new in command.jobs:
-        record = new_record(world, new, moment)
+    for place, new in enumerate(command.jobs):
+        if place in dropped:
+            continue
+        if place in judged:
+            _cancel_replaced(world, command, judged[place])
+        record = new_record(world, new, world.origin)
         home = world.home_of(new.queue)
         if home == world.home:
-            insert(world, record)
+            record = insert(world, record)
         else:
             elsewhere.setdefault(home, []).append(new)
-        stored.append(Raw(public_json(record)))
-    awaits = [world.message(home, _insert(command, jobs), at=moment) for home, jobs in sorted(elsewhere.items())]
-    return Outcome(jobs=tuple(stored), awaits=tuple(awaits))
+        stored[place] = Raw(public_json(record))
+    _settle(world, stage, dropped)
+    for home, jobs in sorted(elsewhere.items()):
+        held = _rooms(stage.holds.get(home, ()), dropped)
+        insertion = Insert(v=command.v, actor=command.actor, request=command.request, jobs=tuple(jobs), rooms=held)
+        world.message(home, insertion)
+    return Outcome(jobs=tuple(stored), data=_told(judged))
 
 
-def _insert(command: Enqueue, jobs: list[NewJob]) -> Insert:
-    return Insert(v=command.v, actor=command.actor, request=command.request, jobs=tuple(jobs))
+def _judged(verdicts: tuple[Verdict, ...]) -> dict[int, Verdict]:
+    """By place what was said of a job; a no counts more than anything else."""
+    judged: dict[int, Verdict] = {}
+    for verdict in verdicts:
+        if verdict.code or verdict.job not in judged:
+            judged[verdict.job] = verdict
+    return judged
+
+
+def _cancel_replaced(world: World, command: Enqueue, verdict: Verdict) -> None:
+    end = Cancel(
+        v=command.v,
+        actor=command.actor,
+        request=command.request,
+        job_id=verdict.existing,
+        reason="replaced by another job with the same unique key",
+    )
+    if verdict.home == world.home:
+        cancel_here(world, end)
+    else:
+        world.message(verdict.home, end)
+
+
+def _settle(world: World, stage: Stage, dropped: set[int]) -> None:
+    """Free what dropped jobs held; tell other homes' locks that their jobs are stored; the rooms are used."""
+    if not stage.holds:
+        return
+    free = {home: [hold for hold in held if hold.job in dropped] for home, held in stage.holds.items()}
+    holds.settle(world, free, stage.id, stored=False)
+    if stage.id:
+        kept = {
+            home: [hold for hold in held if hold.kind == "lock" and hold.job not in dropped]
+            for home, held in stage.holds.items()
+        }
+        holds.settle(world, kept, stage.id, stored=True)
+    for queue, count in _rooms(stage.holds.get(world.home, ()), dropped).items():
+        rooms.give_back(world, queue, count)
+
+
+def _rooms(held: tuple[Hold, ...], dropped: set[int]) -> dict[str, int]:
+    """By queue how many of the stored jobs have room held in it."""
+    used: dict[str, int] = {}
+    for hold in held:
+        if hold.kind == "room" and hold.job not in dropped:
+            used[hold.name] = used.get(hold.name, 0) + 1
+    return used
+
+
+def _told(judged: dict[int, Verdict]) -> dict[str, Any]:
+    """``data`` of the outcome: what became of the jobs that were not simply stored."""
+    data: dict[str, Any] = {}
+    for place, verdict in judged.items():
+        if verdict.code:
+            said = {"code": verdict.code, "message": verdict.message, "details": verdict.details}
+            data.setdefault("refused", {})[str(place)] = said
+        else:
+            kind = "replaced" if verdict.action == "replace" else "existing"
+            data.setdefault(kind, {})[str(place)] = verdict.existing
+    return data
 
 
 def insert_jobs(world: World, command: Insert) -> Outcome | None:
     """Message: jobs that another home has decided on. Their times are those of the first command."""
     for new in command.jobs:
-        insert(world, new_record(world, new, command.at or world.now))
+        insert(world, new_record(world, new, world.origin))
+    for queue, count in command.rooms.items():
+        rooms.give_back(world, queue, count)
+    return None
+
+
+def release(world: World, command: Release) -> Outcome | None:
+    """Message: ids whose jobs are gone."""
+    for job_id in command.ids:
+        forget(world, job_id)
     return None
 
 
@@ -173,7 +244,7 @@ def new_record(world: World, new: NewJob, moment: int) -> JobRecord:
     due = moment + new.delay_ms if new.delay_ms else new.scheduled
     expires = moment + new.expires_in_ms if new.expires_in_ms else new.expires
     waits = due > moment
-    state = "pending" if new.pending else "scheduled" if waits else "available"
+    state = holds.first_state(new, moment)
     created = iso(moment)
     job = Job(
         specversion="1.0",
@@ -192,6 +263,9 @@ def new_record(world: World, new: NewJob, moment: int) -> JobRecord:
         enqueued_at=created if state == "available" else None,
         scheduled_at=new.scheduled_at or (iso(due) if due else None),
         expires_at=new.expires_at or (iso(expires) if expires else None),
+        workflow_id=new.workflow_id,
+        workflow_step=new.workflow_step,
+        parent_results=own(new.parent_results),
     )
     ctl = Control(
         retry=new.retry,
@@ -203,5 +277,9 @@ def new_record(world: World, new: NewJob, moment: int) -> JobRecord:
         enqueued=moment if state == "available" else 0,
         total_timeout_ms=new.total_timeout_ms,
         origins=(world.home_of(new.id),) if new.client_id else (),
+        watchers=new.watchers,
+        unique=new.unique,
+        limit=new.limit,
+        held=new.limit is not None,
     )
     return JobRecord(job, ctl, own(new.extra))

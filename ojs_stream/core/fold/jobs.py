@@ -7,7 +7,8 @@ from typing import Any
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from ojs_stream.core.commands import Release
-from ojs_stream.core.outcomes import Awaited, Effect, EventData, Outcome
+from ojs_stream.core.fold.watchers import is_watched, tell, tell_removed
+from ojs_stream.core.outcomes import Effect, EventData, Outcome
 from ojs_stream.core.records import (
     ERRORS_MAX,
     ErrorEntry,
@@ -68,8 +69,12 @@ def ensure_queue(world: World, name: str) -> QueueRecord:
 
 
 def store(world: World, record: JobRecord) -> JobRecord:
-    """Write the job."""
-    world.put(("job", record.job.id), record)
+    """Write the job, and tell who watches it."""
+    key = ("job", record.job.id)
+    if is_watched(record):
+        before = world.get(key)
+        tell(world, record, before.job.state if isinstance(before, JobRecord) else None)
+    world.put(key, record)
     return record
 
 
@@ -140,6 +145,7 @@ def make_available(
             "due": 0,
             "lease": 0,
             "timeout_at": 0,
+            "held": record.ctl.limit is not None,
         },
     )
     store(world, moved)
@@ -274,16 +280,16 @@ def total_over(record: JobRecord, now: int) -> bool:
     return bool(total) and record.ctl.created + total <= now
 
 
-def remove(world: World, record: JobRecord) -> list[Awaited]:
-    """The job's record goes, with all that other homes hold for it; gives the messages to wait for."""
+def remove(world: World, record: JobRecord) -> None:
+    """The job's record goes, with all that other homes hold for it."""
+    if is_watched(record):
+        tell_removed(world, record)
     world.put(("job", record.job.id), None)
-    awaits = []
     for home in sorted(set(record.ctl.origins)):
         if home == world.home:
             forget(world, record.job.id)
         else:
-            awaits.append(world.message(home, system_command(Release, ids=(record.job.id,))))
-    return awaits
+            world.message(home, system_command(Release, ids=(record.job.id,)))
 
 
 def forget(world: World, job_id: str) -> None:

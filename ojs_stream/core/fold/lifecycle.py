@@ -20,8 +20,10 @@ from ojs_stream.core.fold.jobs import (
     store,
 )
 from ojs_stream.core.fold.leases import here, promote
+from ojs_stream.core.fold.watchers import is_watched, tell
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import JobRecord, Moved, public_json
+from ojs_stream.core.states import TERMINAL
 from ojs_stream.core.times import iso
 from ojs_stream.core.world import World, system_command
 
@@ -33,6 +35,17 @@ def cancel(world: World, command: Cancel) -> Outcome | None:
         return None
     legal(record, "cancel")
     before = record.job.state
+    return answer(_cancelled(world, record, command), previous_state=before)
+
+
+def cancel_here(world: World, command: Cancel) -> None:
+    """As ``cancel``, for a job of this home that may have come to its end meanwhile."""
+    record = here(world, command.job_id, command)
+    if record is not None and record.job.state not in TERMINAL:
+        _cancelled(world, record, command)
+
+
+def _cancelled(world: World, record: JobRecord, command: Cancel) -> JobRecord:
     moved = change(
         record,
         {
@@ -49,7 +62,7 @@ def cancel(world: World, command: Cancel) -> Outcome | None:
     world.tally(job.queue, "totals", "cancelled", 1)
     data = about(job, cancelled_by=command.actor, reason=command.reason or None)
     world.emit("job.cancelled", job.id, data, moved)
-    return answer(moved, previous_state=before)
+    return moved
 
 
 def activate(world: World, command: Activate) -> Outcome | None:
@@ -96,8 +109,8 @@ def retry_dead(world: World, command: RetryDead) -> Outcome | None:
     world.put(("job", record.job.id), Moved(home))
     origins = (*revived.ctl.origins, world.home)
     sent = JobRecord(revived.job, structs.replace(revived.ctl, origins=origins), revived.extra)
-    awaited = world.message(home, system_command(Adopt, record=sent))
-    return Outcome(jobs=(Raw(public_json(sent)),), awaits=(awaited,))
+    world.message(home, system_command(Adopt, record=sent))
+    return Outcome(jobs=(Raw(public_json(sent)),))
 
 
 def _revived(world: World, record: JobRecord, command: RetryDead) -> JobRecord:
@@ -136,7 +149,9 @@ def _revived(world: World, record: JobRecord, command: RetryDead) -> JobRecord:
 
 def adopt(world: World, command: Adopt) -> Outcome | None:
     """Message: a job that moved here; it goes to the tail of its queue."""
-    insert(world, command.record)
+    record = insert(world, command.record)
+    if is_watched(record):
+        tell(world, record, "discarded")
     return None
 
 
@@ -145,5 +160,5 @@ def delete_dead(world: World, command: DeleteDead) -> Outcome | None:
     record = _dead(world, command.job_id, command)
     if record is None:
         return None
-    awaits = remove(world, record)
-    return Outcome(awaits=tuple(awaits))
+    remove(world, record)
+    return Outcome()
