@@ -50,6 +50,8 @@ RECOVER_WAIT_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 REFUSED_RETRY_S = 5.0
 MESSAGES_HOLD_S = 60.0
 """How long a rebuilt home waits for the other homes' marks before it sends messages again."""
+HELD_MESSAGES_MAX = 2_000
+"""With so many more held by a catch-up, those that their destinations have folded by now are let go."""
 OUTCOME_AGE_MS_MAX = OUTCOME_S * 1000
 OUTBOX_TOPICS = ("events", "retry", "dead", "commands.dead")
 Phase = Literal["starting", "catching_up", "live", "refused", "closed"]
@@ -144,6 +146,8 @@ class Owner:
         self._outbox: Outbox | None = None
         self._held: list[Message] = []
         self._holding = True
+        self._held_floor = 0
+        """How many messages were still held when the marks of their destinations were last looked at."""
         self._known = Known()
         self._releasing: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -392,7 +396,7 @@ class Owner:
             self.phase = "catching_up"
         self.recoveries += 1
         self._drop_buffer()
-        self._held, self._holding = [], True
+        self._held, self._holding, self._held_floor = [], True, 0
         self._known = Known()
         self._close_outbox()
         async with self._wiring.open_reader() as reader:
@@ -532,6 +536,8 @@ class Owner:
         self.committed(done)
         self.progress.done += len(records)
         await self._wait_for_events()
+        if len(self._held) > self._held_floor + HELD_MESSAGES_MAX:
+            await self._let_go()
 
     async def _wait_for_events(self) -> None:
         assert self._outbox is not None
@@ -543,16 +549,33 @@ class Owner:
 
         Until then new messages queue behind the held ones: a destination drops what comes out of order.
         """
-        marks: dict[int, int] = {}
-        for destination in sorted({message.destination for message in self._held}):
-            marks[destination] = await self._mark_at(destination)
+        destinations = sorted({message.destination for message in self._held})
+        found = await asyncio.gather(*(self._mark_at(destination) for destination in destinations))
         if self.closed or self._outbox is None:
             return
+        self._drop_folded(dict(zip(destinations, found, strict=True)))
         held, self._held, self._holding = self._held, [], False
-        folded = [m for m in held if m.number <= marks.get(m.destination, 0)]
-        self._outbox.give_back_trimmed([message_field(m.destination, m.number) for m in folded])
-        self._outbox.add(messages=[m for m in held if m.number > marks.get(m.destination, 0)])
+        self._outbox.add(messages=held)
         self._outbox.start_messages()
+
+    async def _let_go(self) -> None:
+        """A rebuild repeats every message there ever was: most are folded long since, and memory is finite."""
+        destinations = sorted({message.destination for message in self._held} - {self.home})
+        states = await asyncio.gather(*(self._wiring.store.position(each) for each in destinations))
+        marks = {
+            destination: state.marks.get(str(self.home), 0)
+            for destination, (_, state) in zip(destinations, states, strict=True)
+            if state is not None
+        }
+        self._drop_folded({**marks, self.home: self.state.marks.get(str(self.home), 0)})
+        self._held_floor = len(self._held)
+
+    def _drop_folded(self, marks: dict[int, int]) -> None:
+        """Forget held messages up to the marks of their destinations; the next commit trims the stored ones."""
+        assert self._outbox is not None
+        folded = [m for m in self._held if m.number <= marks.get(m.destination, 0)]
+        self._held = [m for m in self._held if m.number > marks.get(m.destination, 0)]
+        self._outbox.give_back_trimmed([message_field(m.destination, m.number) for m in folded])
 
     async def _mark_at(self, destination: int) -> int:
         """How far ``destination`` has folded our messages, once it has folded what is in its log now."""

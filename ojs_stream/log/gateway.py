@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
@@ -34,6 +34,11 @@ STALLED_S = 1.5
 MERGE_TURNS = 3
 """Turns of the event loop between an applied pack and the next: the clients that were just answered are heard in
 them, so that the next pack carries all. No timer: with nothing to do, turns take microseconds."""
+LATE_S = 55.0
+"""So long an unknown outcome is looked for when somebody must act on it: stored outcomes are kept for 60 s."""
+LATE_SWEEPS = 20
+"""It is polled in every twentieth sweep."""
+LATE_MAX = 10_000
 AWAIT_S = 1.0
 """How long an answer waits for effects at other homes."""
 AWAIT_POLL_S = 0.004
@@ -92,6 +97,14 @@ class _Waiting(Struct, eq=False):
     pack: _Pack | None = None
     forwarded: int | None = None
     """The home that will answer, when the job has moved."""
+
+
+class _Late(Struct, eq=False):
+    """Somebody who must hear of an outcome, though its view has told its client that it is unknown."""
+
+    home: int
+    hear: Callable[[Outcome], None]
+    until: float
 
 
 class _Pack(Struct, eq=False):
@@ -222,6 +235,8 @@ class Gateway:
         self._host = host
         self._packers = [Packer(home, self) for home in range(homes)]
         self._submits: dict[str, _Waiting] = {}
+        self._late: dict[str, _Late] = {}
+        self._sweeps = 0
         self._numbers = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
@@ -251,11 +266,19 @@ class Gateway:
 
     # -- in -----------------------------------------------------------------------------------------------
 
-    async def submit(self, home: int, command: Command, *, gated: bool = True) -> Outcome:
+    async def submit(
+        self,
+        home: int,
+        command: Command,
+        *,
+        gated: bool = True,
+        late: Callable[[Outcome], None] | None = None,
+    ) -> Outcome:
         """Hand ``command`` to ``home`` and wait until it is applied; with its effects at other homes (<= 1 s).
 
         ``UnavailableError``: Kafka is down (nothing was produced), or the deadline passed (unknown). ``gated``
-        false is for ticks: they do not queue behind the packs in flight.
+        false is for ticks: they do not queue behind the packs in flight. ``late`` hears of an outcome that
+        becomes known after the deadline.
         """
         self._check(home, gated=gated)
         submit, data, kind = self._sealed(command)
@@ -267,6 +290,10 @@ class Gateway:
             else:
                 self.spawn(self._produce_alone(home, data, kind))
             outcome = await waiting.future
+        except UnavailableError:
+            if late is not None and waiting.pack is not None and len(self._late) < LATE_MAX:
+                self._late[submit] = _Late(home, late, monotonic() + LATE_S)
+            raise
         finally:
             self._forget(submit)
         if outcome.awaits:
@@ -346,7 +373,12 @@ class Gateway:
     def resolve(self, submit: str, outcome: Outcome) -> None:
         """The command is applied: answer its view (or know from which home its answer will come)."""
         waiting = self._submits.get(submit)
-        if waiting is None or waiting.future.done():
+        if waiting is None:
+            late = self._late.pop(submit, None)
+            if late is not None:
+                late.hear(outcome)
+            return
+        if waiting.future.done():
             return
         if outcome.forwarded is None:
             waiting.future.set_result(outcome)
@@ -380,8 +412,17 @@ class Gateway:
         ]
         for home, submit in late:
             self._expire(home, submit, now)
+        late += self._overdue(now)
         if late:
             await self._poll(late[:1_000])
+
+    def _overdue(self, now: float) -> list[tuple[int, str]]:
+        """Outcomes that nobody waits for any more and somebody must hear of; not in every sweep."""
+        self._sweeps += 1
+        if not self._late or self._sweeps % LATE_SWEEPS:
+            return []
+        self._late = {submit: late for submit, late in self._late.items() if late.until > now}
+        return [(late.home, submit) for submit, late in self._late.items()]
 
     def _expire(self, home: int, submit: str, now: float) -> None:
         waiting = self._submits.get(submit)

@@ -17,10 +17,13 @@ from ojs_stream.store.queries import Queries
 class Gateway(Protocol):
     """Hands a command to its home and waits until it is applied."""
 
-    async def submit(self, home: int, command: Command) -> Outcome:
+    async def submit(
+        self, home: int, command: Command, *, late: Callable[[Outcome], None] | None = None
+    ) -> Outcome:
         """The outcome; ``UnavailableError`` after the request deadline or when Kafka is known to be down.
 
-        The gateway fills in ``submit``. When the outcome has ``awaits``, it has waited for those homes (<= 1 s).
+        ``late`` hears of an outcome that becomes known after that deadline. The gateway fills in ``submit``. When
+        the outcome has ``awaits``, it has waited for those homes (<= 1 s).
         """
 
 

@@ -9,6 +9,7 @@ from time import monotonic
 from ojs_stream import stamp
 from ojs_stream.core.bodies import ClaimRequest, parse_claim
 from ojs_stream.core.commands import Claim, GiveBack
+from ojs_stream.core.outcomes import Outcome
 from ojs_stream.errors import UnavailableError
 from ojs_stream.web.answer import Answer
 from ojs_stream.web.beats import is_resting
@@ -91,8 +92,13 @@ async def _claim_at(call: Call, home: int, queues: tuple[str, ...], wanted: Clai
         visibility_ms=wanted.visibility_ms,
         **call.base,
     )
+
+    def late(outcome: Outcome) -> None:
+        # The client was told that nobody knows: without this its jobs would wait for their visibility timeout.
+        _give_back(call, wanted, [(home, bytes(raw)) for raw in outcome.jobs])
+
     # aiohttp does not cancel the handler of a client that went away: who hears of the claim is always here.
-    outcome = raise_if_refused(await call.ctx.gateway.submit(home, command))
+    outcome = raise_if_refused(await call.ctx.gateway.submit(home, command, late=late))
     return [(home, bytes(raw)) for raw in outcome.jobs]
 
 

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from ojs_stream.agents.owner import Owner
+from ojs_stream.core.records import HomeState
+from ojs_stream.core.world import Message
 from ojs_stream.log.reader import LogRecord
 
 
@@ -68,3 +70,27 @@ def test_what_a_delivery_skips_is_a_gap() -> None:
     owner.offer(record(6))
     assert offsets(owner) == []
     assert owner.phase == "catching_up"
+
+
+class _Marks:
+    """Homes whose marks of home 0 are known."""
+
+    def __init__(self, marks: dict[int, int]) -> None:
+        self._marks = marks
+
+    async def position(self, home: int) -> tuple[int | None, HomeState | None]:
+        return 7, HomeState(home=home, marks={"0": self._marks[home]}) if home in self._marks else None
+
+
+async def test_a_catch_up_lets_go_of_messages_that_their_destinations_have_folded() -> None:
+    owner = live_owner(applied=4)
+    inside = cast("Any", owner)
+    inside._wiring.store = _Marks({1: 2})
+    inside.state = HomeState(home=0, marks={"0": 1})
+    trimmed: list[str] = []
+    inside._outbox = SimpleNamespace(give_back_trimmed=trimmed.extend)
+    inside._held = [Message(home, number, b"{}") for home in (0, 1, 2) for number in (1, 2, 3)]
+    await inside._let_go()
+    assert [(m.destination, m.number) for m in inside._held] == [(0, 2), (0, 3), (1, 3), (2, 1), (2, 2), (2, 3)]
+    assert trimmed == ["m:0:1", "m:1:1", "m:1:2"]
+    assert inside._held_floor == 6

@@ -63,7 +63,7 @@ class FakeGateway:
         self.answers: dict[type[Command], list[Outcome | Exception]] = {}
         self.before: Callable[[], None] = lambda: None
 
-    async def submit(self, home: int, command: Command) -> Outcome:
+    async def submit(self, home: int, command: Command, *, late: Any = None) -> Outcome:
         self.sent.append((home, command))
         self.before()
         queued = self.answers.get(type(command))
@@ -510,7 +510,7 @@ async def test_a_vanished_client_gives_its_jobs_back(edge: Edge) -> None:
     claimed = asyncio.Event()
     go_on = asyncio.Event()
 
-    async def slow(home: int, command: Command) -> Outcome:
+    async def slow(home: int, command: Command, *, late: Any = None) -> Outcome:
         edge.gateway.sent.append((home, command))
         if isinstance(command, Claim):
             claimed.set()
@@ -712,3 +712,23 @@ async def test_limits_are_clamped_not_refused(edge: Edge, query: str, limit: int
 async def test_head_is_answered_like_get(edge: Edge) -> None:
     async with edge.client.head("/health") as response:
         assert response.status == 200
+
+
+async def test_a_claim_that_comes_too_late_gives_its_jobs_back(edge: Edge) -> None:
+    given_back = asyncio.Event()
+
+    async def too_late(home: int, command: Command, *, late: Any = None) -> Outcome:
+        edge.gateway.sent.append((home, command))
+        if isinstance(command, Claim):
+            late(Outcome(jobs=(job_json(CLIENT_ID),)))
+            raise UnavailableError("nobody knows", unknown=True)
+        given_back.set()
+        return Outcome()
+
+    edge.gateway.submit = too_late  # type: ignore[method-assign]
+    edge.queries.ready = {"a"}
+    answer = await edge.client.post("/ojs/v1/workers/fetch", json={"queues": ["a"], "worker_id": "w"})
+    assert answer.status == 503
+    await asyncio.wait_for(given_back.wait(), 5)
+    assert isinstance(edge.commands[-1], GiveBack)
+    assert edge.commands[-1].job_ids == (CLIENT_ID,)
