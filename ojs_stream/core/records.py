@@ -290,6 +290,8 @@ class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The job that has the lock already."""
     home: int = 0
     """Where ``existing`` is."""
+    coming: tuple[int, int, int] | None = None
+    """The message (source, destination, number) after which ``existing`` is at its home for sure."""
     others: tuple[tuple[int, str], ...] = ()
     """(home, job id) of further ones that are to be replaced with it."""
     action: Literal["", "ignore", "replace", "replace_except_schedule"] = ""

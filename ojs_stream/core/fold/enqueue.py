@@ -171,7 +171,8 @@ def _place(world: World, command: Enqueue, stage: Stage) -> Outcome:
             locks=tuple(further.get(home, ())),
         )
         world.message(home, insertion)
-    return Outcome(jobs=tuple(stored), data=_told(judged))
+    awaits = sorted({verdict.coming for verdict in judged.values() if verdict.coming is not None})
+    return Outcome(jobs=tuple(stored), data=_told(judged), awaits=tuple(awaits))
 
 
 def _judged(twins: Twins, verdicts: tuple[Verdict, ...]) -> dict[int, Verdict]:

@@ -36,7 +36,13 @@ def take(world: World, hold: Hold, stage: str) -> Verdict | None:
     if any(one.stage for one in found):
         return _undecided(hold, existing)
     if rule.on_conflict == "ignore" or (rule.on_conflict == "replace_except_schedule" and _is_scheduled(found)):
-        return Verdict(job=hold.job, existing=existing.job, home=existing.home, action=rule.on_conflict)
+        return Verdict(
+            job=hold.job,
+            existing=existing.job,
+            home=existing.home,
+            action=rule.on_conflict,
+            coming=world.last_message(existing.home),
+        )
     replaced = tuple(structs.replace(one, replaced_by=hold.id) if one in found else one for one in holders)
     _write(world, rule.key, (*replaced, _holder(world, hold, rule, stage)))
     others = tuple((one.home, one.job) for one in found[:-1])
