@@ -54,6 +54,8 @@ def _wanted(dump: Dump) -> dict[str, dict[str, int]]:
         wanted["due:reap"][f"worker:{worker_id}"] = worker["beat"] + patience
     for stage_id, stage in _kind(dump, "stage").items():
         wanted["due:reap"][f"stage:{stage_id}"] = stage["deadline"]
+    for key, replay in _kind(dump, "replay").items():
+        wanted["due:reap"][f"replay:{key}"] = replay["until"]
     for name in _kind(dump, "queue"):
         wanted["queues"][name] = 0
     return dict(wanted)

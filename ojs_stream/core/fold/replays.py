@@ -20,7 +20,8 @@ REPLAY_MS = 86_400_000
 """So long a key is remembered."""
 WAITING_MAX = 1_000
 """So many repeats may wait for what a stage decides."""
-NO_JOB = Raw(b"null")
+NULL = b"null"
+NO_JOB = Raw(NULL)
 """In the place of a job that is not stored."""
 _ARGS = b',"args":'
 
@@ -118,7 +119,9 @@ def _replayed(outcome: Outcome) -> Outcome:
 
 def _created(outcome: Outcome) -> bool:
     """Whether there is anything that a repeat would create again. No job of a partial one: there is not."""
-    return not outcome.code and (not outcome.jobs or "existing" in outcome.data or set(outcome.jobs) != {NO_JOB})
+    if outcome.code:
+        return False
+    return not outcome.jobs or "existing" in outcome.data or any(bytes(job) != NULL for job in outcome.jobs)
 
 
 def _head(job: Raw) -> Raw:
