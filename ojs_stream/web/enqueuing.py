@@ -18,8 +18,12 @@ NO_JOB = b"null"
 
 async def submit_jobs(call: Call, jobs: tuple[NewJob, ...], *, batch: bool, replay: Replay = NO_REPLAY) -> Outcome:
     """Store the jobs, all or none."""
-    for refusal in (await taken_ids(call, jobs, replay)).values():
-        raise refusal
+    taken = await taken_ids(call, jobs, replay)
+    for place, job in enumerate(jobs):
+        if job.id in taken:
+            if batch:
+                taken[job.id].details["index"] = place
+            raise taken[job.id]
     command = Enqueue(jobs=jobs, batch=batch, **replay, **call.base)
     try:
         return await call.submit(decider_of(call, command), command)
