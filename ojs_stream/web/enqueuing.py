@@ -46,10 +46,16 @@ def decider_of(call: Call, command: Enqueue) -> int:
 async def taken_ids(call: Call, jobs: Sequence[NewJob], replay: Replay) -> dict[str, RefusedError]:
     """By chosen id that a job has already its refusal: server-made ids are not in the id index of the fold.
 
-    Nothing, if the request was answered before: then these are its own jobs, and the fold knows the answer.
+    Nothing, if the request came before: then these may be its own jobs, and the fold knows the answer.
     """
     chosen = [job.id for job in jobs if job.client_id]
-    found = await call.ctx.queries.jobs(chosen) if chosen else {}
+    try:
+        found = await call.ctx.queries.jobs(chosen) if chosen else {}
+    except UnavailableError:
+        # An id is held for a job that is not there yet: perhaps by the first of these requests.
+        if replay and await call.ctx.queries.replayed(replay["replay"]):
+            return {}
+        raise
     if found and replay and await call.ctx.queries.replayed(replay["replay"]):
         return {}
     return {job_id: _taken(job_id, record) for job_id, (_, record) in found.items()}
