@@ -14,6 +14,7 @@ from ojs_stream.web.addressing import find_job, submit_to_job
 from ojs_stream.web.answer import Answer
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.paging import pagination_of
+from ojs_stream.web.problems import depth_headers
 from ojs_stream.web.requests import page_of, states_of
 from ojs_stream.web.responses import API, id_of, job_body, jobs_body, page_body
 
@@ -21,15 +22,23 @@ from ojs_stream.web.responses import API, id_of, job_body, jobs_body, page_body
 async def enqueue(call: Call) -> Answer:
     """POST /jobs -> 201 ``{job, id, type, state, queue}``, Location."""
     job = parse_job(await call.body(), call.site.rules, call.site.new_job_id)
-    raw = bytes((await _submit(call, (job,), batch=False)).jobs[0])
-    return call.answer(job_body(raw), 201, location=f"{API}/jobs/{id_of(raw)}")
+    outcome = await _submit(call, (job,), batch=False)
+    raw = bytes(outcome.jobs[0])
+    return call.answer(job_body(raw), 201, location=f"{API}/jobs/{id_of(raw)}", **_pressure(outcome))
 
 
 async def enqueue_batch(call: Call) -> Answer:
     """POST /jobs/batch -> 201 ``{jobs, count}`` in the order of the request; all or none."""
     jobs = parse_batch(await call.body(), call.site.rules, call.site.new_job_id)
     outcome = await _submit(call, jobs, batch=True)
-    return call.answer(jobs_body([bytes(raw) for raw in outcome.jobs], counted=True), 201)
+    body = jobs_body([bytes(raw) for raw in outcome.jobs], counted=True)
+    return call.answer(body, 201, **_pressure(outcome))
+
+
+def _pressure(outcome: Outcome) -> dict[str, str]:
+    """Headers that warn of a queue that is nearly full."""
+    about = outcome.data.get("pressure")
+    return depth_headers(about) if about else {}
 
 
 async def _submit(call: Call, jobs: tuple[NewJob, ...], *, batch: bool) -> Outcome:

@@ -105,6 +105,8 @@ def _capabilities(endpoints: dict[str, str]) -> dict[str, bool]:
         "schema_validation": "schemas_list",
         "progress": "workers_progress",
         "queue_pause": "queues_pause",
+        "queue_config": "queues_config",
+        "backpressure": "admin_queues_config",
         "worker_registry": "workers_list",
     }
     found = {name: endpoint in endpoints for name, endpoint in by_endpoint.items()}

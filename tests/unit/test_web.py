@@ -20,7 +20,7 @@ from ojs_stream import stamp
 from ojs_stream.core.commands import Ack, Cancel, Claim, Command, Enqueue, Extend, GiveBack, Nack, NewJob
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import Control, Job, JobRecord, Retention, WorkerRecord, public_json
+from ojs_stream.core.records import ConfigRecord, Control, Job, JobRecord, Retention, WorkerRecord, public_json
 from ojs_stream.core.retry import DEFAULT_POLICY
 from ojs_stream.errors import UnavailableError
 from ojs_stream.store.queries import JobFilter, Queries
@@ -103,6 +103,9 @@ class FakeWorkers:
 
 
 class FakeQueues:
+    def __init__(self) -> None:
+        self.own: dict[str, ConfigRecord] = {}
+
     async def names(self) -> list[str]:
         return ["default", "q"]
 
@@ -114,6 +117,12 @@ class FakeQueues:
 
     async def with_minutes(self, name: str, now_ms: int) -> tuple[None, list[Any]]:
         return None, []
+
+    async def own_configs(self, names: Sequence[str]) -> list[ConfigRecord | None]:
+        return [self.own.get(name) for name in names]
+
+    async def configs(self, names: Sequence[str]) -> list[ConfigRecord | None]:
+        return await self.own_configs(names)
 
 
 class FakeQueries:

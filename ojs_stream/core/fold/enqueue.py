@@ -7,17 +7,19 @@ can be refused after the command is in the log.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Raw, structs
 
 from ojs_stream.core.commands import Cancel, Enqueue, Insert, NewJob, Release, Reserve, Reserved
+from ojs_stream.core.config import filled
 from ojs_stream.core.fold import holds, rooms
 from ojs_stream.core.fold.jobs import forget, insert
 from ojs_stream.core.fold.lifecycle import cancel_here
 from ojs_stream.core.fold.watchers import tell_refused
-from ojs_stream.core.outcomes import Outcome
+from ojs_stream.core.outcomes import EventData, Outcome
 from ojs_stream.core.records import Control, Hold, Job, JobRecord, Stage, Verdict, own, public_json
 from ojs_stream.core.times import iso
 from ojs_stream.core.world import World, system_command
@@ -38,6 +40,7 @@ def enqueue(world: World, command: Enqueue) -> Outcome | None:
     a partial batch, ``refused`` (place -> code, message, details).
     """
     _refuse_twins(world, command.jobs)
+    command = _with_defaults(world, command)
     needed = holds.holds_of(world, command)
     elsewhere = sorted(needed.keys() - {world.home})
     stage_id = f"{world.home}-{world.next_sequence()}" if elsewhere else ""
@@ -64,6 +67,15 @@ def enqueue(world: World, command: Enqueue) -> Outcome | None:
     return None
 
 
+def _with_defaults(world: World, command: Enqueue) -> Enqueue:
+    """The command with what the configurations of its queues set: whoever stores a job sees it resolved."""
+    configs = {queue: rooms.config_of(world, queue) for queue in {new.queue for new in command.jobs}}
+    if not any(configs.values()):
+        return command
+    jobs = tuple(filled(new, config) if (config := configs[new.queue]) else new for new in command.jobs)
+    return structs.replace(command, jobs=jobs)
+
+
 def _undivided(needed: holds.Needed, verdicts: list[Verdict]) -> Stage:
     """What a stage would know, had one been needed: nobody else was asked."""
     return Stage(id="", command=NO_JOB, waiting=(), deadline=0, holds=needed, verdicts=tuple(verdicts))
@@ -86,10 +98,19 @@ def _refused_by(verdict: Verdict, command: Enqueue) -> RefusedError:
     return RefusedError(verdict.code, verdict.message, details=details)
 
 
-def refused(world: World, command: Enqueue, reason: str) -> None:
+def refused(world: World, command: Enqueue, refusal: RefusedError) -> None:
     """Nothing of the command is stored: who waits for its jobs is told."""
+    _tell_full(world, refusal.code, refusal.details)
     for new in command.jobs:
-        tell_refused(world, new, reason)
+        tell_refused(world, new, refusal.message)
+
+
+def _tell_full(world: World, code: str, details: Mapping[str, Any]) -> None:
+    """The event of a job that found no room."""
+    if code == "QUEUE_FULL":
+        queue = details["queue"]
+        data = EventData(queue=queue, job_type=details["type"], depth=details["depth"], bound=details["bound"])
+        world.emit("backpressure.rejected", queue, data)
 
 
 # -- stages ---------------------------------------------------------------------------------------------------
@@ -125,12 +146,11 @@ def abort_stage(world: World, stage: Stage, refusal: Verdict | None = None) -> N
     holds.settle(world, stage.holds, stage.id, stored=False)
     if refusal is not None:
         error = _refused_by(refusal, command)
-        outcome = Outcome(code=error.code, message=error.message, details=error.details)
     else:
         message = "What the jobs need could not be held in time; nothing was enqueued."
-        outcome = Outcome(code="backend_error", message=message)
-    refused(world, command, outcome.message)
-    world.reply(command.submit, outcome)
+        error = RefusedError("backend_error", message)
+    refused(world, command, error)
+    world.reply(command.submit, Outcome(code=error.code, message=error.message, details=error.details))
 
 
 # -- storing --------------------------------------------------------------------------------------------------
@@ -156,10 +176,15 @@ def _place(world: World, command: Enqueue, stage: Stage) -> Outcome:
         stored[place] = Raw(public_json(record))
     _settle(world, stage, dropped)
     for home, jobs in sorted(elsewhere.items()):
-        held = _rooms(stage.holds.get(home, ()), dropped)
-        insertion = Insert(v=command.v, actor=command.actor, request=command.request, jobs=tuple(jobs), rooms=held)
+        insertion = Insert(
+            v=command.v, actor=command.actor, request=command.request, jobs=tuple(jobs), stage=stage.id
+        )
         world.message(home, insertion)
-    return Outcome(jobs=tuple(stored), data=_told(judged))
+    for verdict in judged.values():
+        _tell_full(world, verdict.code, verdict.details)
+    data = _told(judged)
+    pressure = rooms.pressure(world, _rooms(stage.holds.get(world.home, ())))
+    return Outcome(jobs=tuple(stored), data={**data, "pressure": pressure} if pressure else data)
 
 
 def _judged(verdicts: tuple[Verdict, ...]) -> dict[int, Verdict]:
@@ -197,17 +222,13 @@ def _settle(world: World, stage: Stage, dropped: set[int]) -> None:
             for home, held in stage.holds.items()
         }
         holds.settle(world, kept, stage.id, stored=True)
-    for queue, count in _rooms(stage.holds.get(world.home, ()), dropped).items():
-        rooms.give_back(world, queue, count)
+    for queue in sorted(_rooms(stage.holds.get(world.home, ()))):
+        rooms.give_back(world, queue, stage.id)
 
 
-def _rooms(held: tuple[Hold, ...], dropped: set[int]) -> dict[str, int]:
-    """By queue how many of the stored jobs have room held in it."""
-    used: dict[str, int] = {}
-    for hold in held:
-        if hold.kind == "room" and hold.job not in dropped:
-            used[hold.name] = used.get(hold.name, 0) + 1
-    return used
+def _rooms(held: tuple[Hold, ...]) -> set[str]:
+    """The queues in which room is held."""
+    return {hold.name for hold in held if hold.kind == "room"}
 
 
 def _told(judged: dict[int, Verdict]) -> dict[str, Any]:
@@ -227,8 +248,9 @@ def insert_jobs(world: World, command: Insert) -> Outcome | None:
     """Message: jobs that another home has decided on. Their times are those of the first command."""
     for new in command.jobs:
         insert(world, new_record(world, new, world.origin))
-    for queue, count in command.rooms.items():
-        rooms.give_back(world, queue, count)
+    if command.stage:
+        for queue in sorted({new.queue for new in command.jobs}):
+            rooms.give_back(world, queue, command.stage)
     return None
 
 

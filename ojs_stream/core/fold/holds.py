@@ -78,7 +78,8 @@ def holds_of(world: World, command: Enqueue) -> Needed:
             lock = _hold(world, "lock", new.unique.key, place, new)
             needed.setdefault(new.unique.home, []).append(structs.replace(lock, rule=new.unique))
         if from_client and rooms.is_bounded(world, new.queue):
-            needed.setdefault(world.home_of(new.queue), []).append(_hold(world, "room", new.queue, place, new))
+            room = structs.replace(_hold(world, "room", new.queue, place, new), type=new.type)
+            needed.setdefault(world.home_of(new.queue), []).append(room)
     return {home: tuple(held) for home, held in needed.items()}
 
 

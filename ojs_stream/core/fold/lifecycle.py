@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import UNSET, Raw, structs
+from msgspec import UNSET, Raw
 
 from ojs_stream.core.commands import Activate, Adopt, Cancel, Command, DeleteDead, Promote, RetryDead
 from ojs_stream.core.fold.jobs import (
@@ -17,15 +17,16 @@ from ojs_stream.core.fold.jobs import (
     make_available,
     not_found,
     remove,
+    send_away,
     store,
 )
 from ojs_stream.core.fold.leases import here, promote
 from ojs_stream.core.fold.watchers import is_watched, tell
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import JobRecord, Moved, public_json
+from ojs_stream.core.records import JobRecord, public_json
 from ojs_stream.core.states import TERMINAL
 from ojs_stream.core.times import iso
-from ojs_stream.core.world import World, system_command
+from ojs_stream.core.world import World
 
 
 def cancel(world: World, command: Cancel) -> Outcome | None:
@@ -106,10 +107,7 @@ def retry_dead(world: World, command: RetryDead) -> Outcome | None:
     if home == world.home:
         ensure_queue(world, revived.job.queue)
         return answer(make_available(world, revived, reason="dead_letter_retry"))
-    world.put(("job", record.job.id), Moved(home))
-    origins = (*revived.ctl.origins, world.home)
-    sent = JobRecord(revived.job, structs.replace(revived.ctl, origins=origins), revived.extra)
-    world.message(home, system_command(Adopt, record=sent))
+    sent = send_away(world, revived, before="discarded")
     return Outcome(jobs=(Raw(public_json(sent)),))
 
 
@@ -150,8 +148,8 @@ def _revived(world: World, record: JobRecord, command: RetryDead) -> JobRecord:
 def adopt(world: World, command: Adopt) -> Outcome | None:
     """Message: a job that moved here; it goes to the tail of its queue."""
     record = insert(world, command.record)
-    if is_watched(record):
-        tell(world, record, "discarded")
+    if command.before is not None and is_watched(record):
+        tell(world, record, command.before)
     return None
 
 
