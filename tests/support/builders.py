@@ -325,7 +325,7 @@ class Fold:
     def counts(self, queue: str = "default") -> dict[str, int]:
         """The counters of a queue that are not 0."""
         data = self.dump(home_of(queue, self.homes)).get(f"queue:{queue}")
-        counts = json.loads(data)["counts"] if data else {}
+        counts = json.loads(data).get("counts", {}) if data else {}
         return {name: count for name, count in counts.items() if count}
 
     def event_types(self, job_id: str) -> list[str]:

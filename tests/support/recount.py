@@ -54,9 +54,16 @@ def _wanted(dump: Dump) -> dict[str, dict[str, int]]:
         wanted["due:reap"][f"worker:{worker_id}"] = worker["beat"] + patience
     for stage_id, stage in _kind(dump, "stage").items():
         wanted["due:reap"][f"stage:{stage_id}"] = stage["deadline"]
-    for name in _kind(dump, "queue"):
-        wanted["queues"][name] = 0
+    _want_queues(dump, wanted)
     return dict(wanted)
+
+
+def _want_queues(dump: Dump, wanted: dict[str, dict[str, int]]) -> None:
+    for name, queue in _kind(dump, "queue").items():
+        if not queue.get("deleted"):
+            wanted["queues"][name] = 0
+        if queue.get("ending"):
+            wanted["due:reap"][f"queue:{name}"] = queue["ending"]["look_at"]
 
 
 def _place(job: dict[str, Any], ctl: dict[str, Any]) -> int:
