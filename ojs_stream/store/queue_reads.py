@@ -17,7 +17,7 @@ MINUTES_KEPT = 60
 
 
 class Standing(NamedTuple):
-    """How many jobs wait or run in a queue, and its configuration in force."""
+    """How many jobs wait or run in a queue, those included that room is held for, and its configuration."""
 
     depth: int
     config: ConfigRecord | None
@@ -62,11 +62,17 @@ class QueueReads:
 
     async def standings(self, names: Sequence[str]) -> dict[str, Standing]:
         """How full these queues are, by name."""
-        records, configs = await self.records(names), await self.configs(names)
-        return {
-            name: Standing(0 if record is None else _depth_of(record), config)
-            for name, record, config in zip(names, records, configs, strict=True)
-        }
+        homes = self._reads.homes
+        wanted: list[Read] = [(home_of(DEFAULT_CONFIG, homes), "GET", ("config", DEFAULT_CONFIG), ())]
+        wanted += [(home_of(name, homes), "GET", ("config", name), ()) for name in names]
+        wanted += [(home_of(name, homes), "GET", ("queue", name), ()) for name in names]
+        default, *answers = await self._reads.many(wanted)
+        found: dict[str, Standing] = {}
+        for name, own, queue in zip(names, answers[: len(names)], answers[len(names) :], strict=True):
+            record = _queue_of(queue)
+            config = layered(_config_of(own), _config_of(default))
+            found[name] = Standing(0 if record is None else _depth_of(record), config)
+        return found
 
     async def with_minutes(self, name: str, now_ms: int) -> tuple[QueueRecord | None, list[Minute]]:
         """The record and its minutes of the last hour, in one pipeline."""
