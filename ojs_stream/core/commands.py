@@ -16,6 +16,7 @@ from ojs_stream.core.records import (
     Hold,
     JobRecord,
     LimitRule,
+    Pressure,
     Retention,
     UniqueRule,
     Verdict,
@@ -126,6 +127,7 @@ class Reserved(Command, frozen=True, kw_only=True, omit_defaults=True, tag="rese
     stage: str
     home: int
     verdicts: tuple[Verdict, ...] = ()
+    pressure: Pressure | None = None
 
 
 class Settle(Command, frozen=True, kw_only=True, omit_defaults=True, tag="settle"):

@@ -300,6 +300,16 @@ class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
     action: Literal["", "ignore", "replace", "replace_except_schedule"] = ""
 
 
+class Pressure(Struct, frozen=True):
+    """A bounded queue that is nearly full."""
+
+    queue: str
+    depth: int
+    bound: int
+    pressure: float
+    """The part of its bound that it has: 1.0 is full."""
+
+
 class Hold(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one job of an enqueue needs from a home before it may be stored: an id, a lock, or room in a queue."""
 
@@ -328,6 +338,8 @@ class Stage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     holds: dict[int, tuple[Hold, ...]] = {}
     """By home what the jobs need."""
     verdicts: tuple[Verdict, ...] = ()
+    pressure: Pressure | None = None
+    """The fullest of the queues that were asked for room, if it is nearly full."""
 
 
 class RetryDefaults(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -71,7 +71,7 @@ def manifest_of(endpoints: dict[str, str], call: Call) -> dict[str, Any]:
         "protocols": ["http", "kafka"],
         "backend": "kafka+redis",
         "capabilities": _capabilities(endpoints),
-        "extensions": ["dead-letter"] if "dead_letter_list" in endpoints else [],
+        "extensions": [name for name, endpoint in _EXTENSIONS.items() if endpoint in endpoints],
         "endpoints": endpoints,
         "payload_limits": {
             "max_envelope_bytes": limits.envelope_bytes_max,
@@ -88,6 +88,14 @@ def manifest_of(endpoints: dict[str, str], call: Call) -> dict[str, Any]:
         },
         "test_mode": call.ctx.test_mode,
     }
+
+
+_EXTENSIONS = {
+    "dead-letter": "dead_letter_list",
+    "queue-config": "queues_config",
+    "backpressure": "admin_queues_config",
+}
+"""Extensions of the specification -> the endpoint without which there is none."""
 
 
 def _capabilities(endpoints: dict[str, str]) -> dict[str, bool]:

@@ -294,6 +294,14 @@ def test_a_nearly_full_queue_is_told() -> None:
     assert told[2] == {"queue": "mail", "depth": 3, "bound": 4, "pressure": 0.75}
 
 
+def test_a_nearly_full_queue_is_told_by_its_home_to_who_decides() -> None:
+    fold = Fold(4)
+    far = queue_at(1, 4)
+    configure(fold, far, max_size=2)
+    told = fold.do(enqueue(*[job(far, homes=4, id=client_id(4, 2)) for _ in range(2)])).data["pressure"]
+    assert told == {"queue": far, "depth": 2, "bound": 2, "pressure": 1.0}
+
+
 @both
 def test_only_allowed_types_come_in(homes: int) -> None:
     fold = Fold(homes)

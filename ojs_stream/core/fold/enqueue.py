@@ -20,7 +20,7 @@ from ojs_stream.core.fold.jobs import forget, insert
 from ojs_stream.core.fold.lifecycle import cancel_here
 from ojs_stream.core.fold.watchers import tell_refused
 from ojs_stream.core.outcomes import EventData, Outcome
-from ojs_stream.core.records import Control, Hold, Job, JobRecord, Stage, Verdict, own, public_json
+from ojs_stream.core.records import Control, Job, JobRecord, Stage, Verdict, own, public_json
 from ojs_stream.core.times import iso
 from ojs_stream.core.world import World, system_command
 from ojs_stream.errors import RefusedError
@@ -126,6 +126,7 @@ def reserved(world: World, command: Reserved) -> Outcome | None:
         stage,
         waiting=tuple(home for home in stage.waiting if home != command.home),
         verdicts=(*stage.verdicts, *command.verdicts),
+        pressure=rooms.fuller(stage.pressure, command.pressure),
     )
     original = _decoder.decode(stage.command)
     refusal = None if original.partial else holds.refuses(stage.verdicts)
@@ -183,8 +184,11 @@ def _place(world: World, command: Enqueue, stage: Stage) -> Outcome:
     for verdict in judged.values():
         _tell_full(world, verdict.code, verdict.details)
     data = _told(judged)
-    pressure = rooms.pressure(world, _rooms(stage.holds.get(world.home, ())))
-    return Outcome(jobs=tuple(stored), data={**data, "pressure": pressure} if pressure else data)
+    here = rooms.pressure(world, stage.holds.get(world.home, ()))
+    pressure = rooms.fuller(here, stage.pressure)
+    if pressure is not None:
+        data["pressure"] = structs.asdict(pressure)
+    return Outcome(jobs=tuple(stored), data=data)
 
 
 def _judged(verdicts: tuple[Verdict, ...]) -> dict[int, Verdict]:
@@ -222,13 +226,8 @@ def _settle(world: World, stage: Stage, dropped: set[int]) -> None:
             for home, held in stage.holds.items()
         }
         holds.settle(world, kept, stage.id, stored=True)
-    for queue in sorted(_rooms(stage.holds.get(world.home, ()))):
+    for queue in sorted(rooms.names_of(stage.holds.get(world.home, ()))):
         rooms.give_back(world, queue, stage.id)
-
-
-def _rooms(held: tuple[Hold, ...]) -> set[str]:
-    """The queues in which room is held."""
-    return {hold.name for hold in held if hold.kind == "room"}
 
 
 def _told(judged: dict[int, Verdict]) -> dict[str, Any]:

@@ -150,7 +150,13 @@ def reserve(world: World, command: Reserve) -> Outcome | None:
     verdicts = take_all(world, command.holds, command.stage, partial=command.partial)
     if not command.partial and refuses(verdicts):
         world.rollback(before)
-    answer = system_command(Reserved, stage=command.stage, home=world.home, verdicts=tuple(verdicts))
+    answer = system_command(
+        Reserved,
+        stage=command.stage,
+        home=world.home,
+        verdicts=tuple(verdicts),
+        pressure=rooms.pressure(world, command.holds),
+    )
     world.message(command.home, answer)
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import structs
@@ -9,7 +10,7 @@ from msgspec import structs
 from ojs_stream.core.config import is_allowed, layered, threshold_of
 from ojs_stream.core.fold.jobs import ensure_queue
 from ojs_stream.core.names import DEFAULT_CONFIG
-from ojs_stream.core.records import ConfigRecord, Hold, QueueRecord, Verdict
+from ojs_stream.core.records import ConfigRecord, Hold, Pressure, QueueRecord, Verdict
 from ojs_stream.core.world import World
 
 WAITING_OR_RUNNING = ("available", "active", "scheduled", "retryable", "pending")
@@ -93,15 +94,28 @@ def _keep(world: World, queue: QueueRecord, stage: str, places: tuple[int, ...])
     world.put(("queue", queue.name), structs.replace(queue, reserved=reserved))
 
 
-def pressure(world: World, names: set[str]) -> dict[str, Any] | None:
-    """The fullest of these queues of this home that are above their warning threshold."""
-    told: dict[str, Any] | None = None
-    for name in sorted(names):
+def pressure(world: World, holds: Iterable[Hold]) -> Pressure | None:
+    """The fullest of the queues of this home that rooms are held in, if it is above its warning threshold."""
+    fullest: Pressure | None = None
+    for name in sorted(names_of(holds)):
         config, queue = config_of(world, name), world.queue(name)
         if config is None or queue is None or not config.max_size:
             continue
         depth = depth_of(world, queue)
         part = depth / config.max_size
-        if part >= threshold_of(config) and (told is None or part > told["pressure"]):
-            told = {"queue": name, "depth": depth, "bound": config.max_size, "pressure": min(1.0, round(part, 4))}
-    return told
+        if part >= threshold_of(config):
+            told = Pressure(name, depth, config.max_size, min(1.0, round(part, 4)))
+            fullest = fuller(fullest, told)
+    return fullest
+
+
+def fuller(one: Pressure | None, other: Pressure | None) -> Pressure | None:
+    """The one of which less is left."""
+    if one is None or other is None:
+        return one or other
+    return other if other.pressure > one.pressure else one
+
+
+def names_of(holds: Iterable[Hold]) -> set[str]:
+    """The queues in which room is held."""
+    return {hold.name for hold in holds if hold.kind == "room"}
