@@ -807,3 +807,51 @@ async def test_a_claim_that_comes_too_late_gives_its_jobs_back(edge: Edge) -> No
     await asyncio.wait_for(given_back.wait(), 5)
     assert isinstance(edge.commands[-1], GiveBack)
     assert edge.commands[-1].job_ids == (CLIENT_ID,)
+
+
+# ------------------------------------------------------------------ unique jobs
+
+
+def _deduplicated(job_id: str, count: int = 1) -> Outcome:
+    existing = {str(place): job_id for place in range(count)}
+    return Outcome(jobs=(msgspec.Raw(b"null"),) * count, data={"existing": existing})
+
+
+async def test_an_ignored_job_is_answered_with_the_existing_one(edge: Edge) -> None:
+    edge.queries.stored[CLIENT_ID] = 3, record_of(CLIENT_ID, state="active")
+    edge.gateway.answers[Enqueue] = [_deduplicated(CLIENT_ID)]
+    status, body, headers = await edge.call("POST", "/ojs/v1/jobs", {**JOB, "unique": {"on_conflict": "ignore"}})
+    assert (status, body["deduplicated"], body["job"]["id"]) == (200, True, CLIENT_ID)
+    assert (body["job"]["state"], headers["Location"]) == ("active", f"/ojs/v1/jobs/{CLIENT_ID}")
+
+
+async def test_an_existing_job_that_is_nowhere_yet_is_asked_for_again(edge: Edge) -> None:
+    edge.gateway.answers[Enqueue] = [_deduplicated(CLIENT_ID)]
+    status, body, headers = await edge.call("POST", "/ojs/v1/jobs", {**JOB, "unique": {"on_conflict": "ignore"}})
+    assert (status, body["error"]["code"], headers["Retry-After"]) == (503, "backend_error", "1")
+
+
+async def test_in_a_batch_the_existing_job_stands_where_the_new_one_was_asked_for(edge: Edge) -> None:
+    edge.queries.stored[CLIENT_ID] = 3, record_of(CLIENT_ID)
+    edge.gateway.answers[Enqueue] = [_deduplicated(CLIENT_ID, 2)]
+    status, body, _ = await edge.call("POST", "/ojs/v1/jobs/batch", {"jobs": [JOB, JOB]})
+    assert (status, body["count"], [job["id"] for job in body["jobs"]]) == (201, 2, [CLIENT_ID] * 2)
+
+
+async def test_a_unique_job_is_decided_at_its_lock(edge: Edge) -> None:
+    unique = {"keys": ["args"]}
+    for queue in ("a", "b", "c"):
+        await edge.call("POST", "/ojs/v1/jobs", {**JOB, "queue": queue, "unique": unique})
+    homes = {home for home, _ in edge.gateway.sent}
+    assert len(homes) == 1
+    for command in edge.commands:
+        assert isinstance(command, Enqueue)
+        assert command.jobs[0].unique is not None
+        assert command.jobs[0].unique.home in homes
+
+
+async def test_a_duplicate_is_told_with_what_the_lock_knows(edge: Edge) -> None:
+    details = {"existing_job_id": CLIENT_ID, "existing_job_state": "scheduled", "unique_key": "f" * 64}
+    edge.gateway.answers[Enqueue] = [Outcome(code="duplicate", message="it is there", details=details)]
+    status, body, _ = await edge.call("POST", "/ojs/v1/jobs", {**JOB, "unique": {}})
+    assert (status, body["error"]["details"]) == (409, details)
