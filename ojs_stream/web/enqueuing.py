@@ -8,6 +8,7 @@ from typing import Any
 from ojs_stream.core.commands import Enqueue, NewJob
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import JobRecord, public_json
+from ojs_stream.core.unique import deciding_home
 from ojs_stream.errors import RefusedError, UnavailableError
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.replays import NO_REPLAY, Replay
@@ -36,11 +37,7 @@ def decider_of(call: Call, command: Enqueue) -> int:
     """The home that needs the fewest hops: of the key, else of the first chosen id, lock or queue."""
     if command.replay:
         return call.site.home_of(command.replay)
-    chosen = next((job.id for job in command.jobs if job.client_id), None)
-    if chosen is not None:
-        return call.site.home_of(chosen)
-    locks = [job.unique.home for job in command.jobs if job.unique is not None]
-    return locks[0] if locks else call.site.home_of(command.jobs[0].queue)
+    return deciding_home(command.jobs, call.ctx.homes)
 
 
 async def taken_ids(call: Call, jobs: Sequence[NewJob], replay: Replay) -> dict[str, RefusedError]:

@@ -32,9 +32,9 @@ from ojs_stream.core.commands import (
     Tick,
 )
 from ojs_stream.core.homes import home_of
-from ojs_stream.core.records import Retention
+from ojs_stream.core.records import Retention, UniqueRule
 from ojs_stream.core.states import STATES
-from tests.support.builders import MINUTE, SECOND, Fold, claim, command, enqueue, job, nack, policy, tick
+from tests.support.builders import MINUTE, SECOND, Fold, claim, command, enqueue, job, nack, policy, tick, unique
 
 Step = tuple[int, int | None, Command]
 QUEUES = ("alpha", "beta", "gamma")
@@ -83,6 +83,8 @@ def _jobs(homes: int) -> st.SearchStrategy[Any]:
             {"total_timeout_ms": 6 * SECOND, "timeout_ms": SECOND},
             {"args": Raw(b'[18446744073709551616, "\xc3\xa9"]'), "extra": Raw(b'{"x_a":1e400}')},
             {"retry": policy(max_attempts=1)},
+            *({"unique": rule} for rule in _rules(homes)),
+            {"unique": _rules(homes)[0], "delay_ms": 1_500},
         ]
     )
     return st.builds(build, st.integers(0, IDS - 1), options)
@@ -91,6 +93,17 @@ def _jobs(homes: int) -> st.SearchStrategy[Any]:
 def _repeatable(jobs: list[NewJob], key: str, partial: bool) -> Enqueue:
     """An enqueue under a key that others of the history use too, with the same or with another body."""
     return structs.replace(enqueue(*jobs), replay=key, body=str(len(jobs)), partial=partial)
+
+
+def _rules(homes: int) -> list[UniqueRule]:
+    """Two fingerprints under rules of every kind."""
+    kinds: list[dict[str, Any]] = [
+        {"on_conflict": "replace_except_schedule"},
+        {"on_conflict": "replace"},
+        {"on_conflict": "ignore", "states": ("available", "discarded")},
+        {"period_ms": 2 * SECOND},
+    ]
+    return [unique(key, homes=homes, **kind) for key, kind in zip("aabb", kinds, strict=True)]
 
 
 def _commands(homes: int) -> st.SearchStrategy[Command]:
