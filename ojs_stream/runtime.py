@@ -178,6 +178,7 @@ class Runtime:
             meta_bytes_max=settings.meta_bytes_max,
             json_depth_max=settings.json_depth_max,
             batch_jobs_max=settings.batch_jobs_max,
+            homes=self.homes,
         )
 
     def _ticker(self, index: Any) -> Ticker:

@@ -59,6 +59,11 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
     paused_by: str | None = None
     resumed_by: str | None = None
     changed_at: str | None = None
+    key: str | None = None
+    strategy: str | None = None
+    limit: int | None = None
+    current: int | None = None
+    until: str | None = None
 
 
 class Event(Struct, frozen=True, kw_only=True):

@@ -121,11 +121,11 @@ class Window(Struct, frozen=True):
 
 
 class LimitRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A limit that a job is under (OJS.md 5.5), resolved by the view; 0 or ``None``: not limited in that way."""
+    """A limit that a job is under (OJS.md 5.5), resolved by the view; ``None``: not limited in that way."""
 
     key: str
     home: int
-    concurrency: int = 0
+    concurrency: int | None = None
     rate: Window | None = None
     throttle: Window | None = None
     on_limit: Literal["wait", "reschedule", "drop"] = "wait"
@@ -160,6 +160,8 @@ class Control(Struct, frozen=True, kw_only=True, omit_defaults=True):
     limit: LimitRule | None = None
     held: bool = False
     """Available, but waiting for a slot of its limit: not in the ready index."""
+    ask: int = 0
+    """How often the job has asked its limit for a slot: an answer to an earlier ask is void."""
 
 
 class JobRecord(Struct, frozen=True, omit_defaults=True):
@@ -207,6 +209,13 @@ class Totals(Struct, frozen=True, kw_only=True):
     cancelled: int = 0
 
 
+class QueueLimit(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A limit on all jobs of a queue, checked by its claims; ``None``: not limited in that way."""
+
+    concurrency: int | None = None
+    rate: Window | None = None
+
+
 class QueueRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A queue at its home."""
 
@@ -216,6 +225,13 @@ class QueueRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     totals: Totals = Totals()
     reserved: int = 0
     """Jobs that stages of other homes hold room for."""
+    held: int = 0
+    """So many of the available jobs wait for a slot of their limits."""
+    limit: QueueLimit | None = None
+    window: int = 0
+    """When the window of the queue's own rate began: with its first start (ms)."""
+    starts: int = 0
+    """How many jobs were started in it."""
     paused: bool = False
     paused_at: str | None = None
     resumed_at: str | None = None
@@ -350,10 +366,44 @@ class StepRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
 
 
+class Override(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an operator puts in place of a limit's rule. What is ``None`` stays as the rule has it."""
+
+    concurrency: int | None = None
+    rate: Window | None = None
+    throttle: Window | None = None
+    until: int = 0
+    """When it ends (ms); 0: when it is deleted."""
+
+
 class LimitRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A limit at hash(its key)."""
+    """A limit at the home of its key: the rule of the latest job, and how much of it is used."""
 
     key: str
+    concurrency: int | None = None
+    rate: Window | None = None
+    throttle: Window | None = None
+    override: Override | None = None
+    waiting: int = 0
+    granted: int = 0
+    """Slots whose jobs have not started yet. They count as used."""
+    active: int = 0
+    window: int = 0
+    """When the window of the rate began: with its first start (ms)."""
+    starts: int = 0
+    """How many jobs were started in it."""
+    next_at: int = 0
+    """When the throttle allows the next start (ms)."""
+    paused_until: int = 0
+    """No slot before this instant: a job has said so (``rate_limit_until``)."""
+    asleep: dict[str, int] = {}
+    """queue -> until when its jobs come after those of other queues: it has left a slot unused"""
+    recall_at: int = 0
+    """When slots that are not used are asked back; 0: nobody waits for them."""
+    wake_at: int = 0
+    """When time alone may free a slot (or ``recall_at``); 0: it does not."""
+    forget_at: int = 0
+    """When the record is removed; 0: it is in use."""
 
 
 class SlotRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -361,6 +411,20 @@ class SlotRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     key: str
     job: str
+    state: Literal["waiting", "granted", "active"]
+    home: int
+    """Where the job is."""
+    queue: str
+    ask: int
+    """Which ask of the job this is."""
+    ticket: int
+    """The job's own sequence in its queue: as long as it has that, it keeps its place here."""
+    score: int
+    """Its place among those who wait: priority, then who came first."""
+    at: int = 0
+    """When it was granted (ms)."""
+    recalled: bool = False
+    """It was asked back, since it was not used."""
 
 
 class ReplayRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -495,11 +559,54 @@ def entries_of(record: Record | None) -> Entries:
     if isinstance(record, WorkerRecord):
         return _worker_entries(record)
     if isinstance(record, QueueRecord):
-        return {("queues",): (record.name, 0)}
+        return _queue_entries(record)
     if isinstance(record, Stage):
         return {("due", "reap"): (f"stage:{record.id}", record.deadline)}
     if isinstance(record, LockRecord):
         return _lock_entries(record)
+    if isinstance(record, LimitRecord):
+        return _limit_entries(record)
+    if isinstance(record, SlotRecord):
+        return _slot_entries(record)
+    return {}
+
+
+def _queue_entries(queue: QueueRecord) -> Entries:
+    """A window that is used up ends by a tick: until then nobody need ask."""
+    entries: Entries = {("queues",): (queue.name, 0)}
+    rate = queue.limit.rate if queue.limit is not None else None
+    if rate is not None and queue.window and queue.starts >= rate.limit:
+        entries["due", "run"] = (f"queue:{queue.name}", queue.window + rate.period_ms)
+    return entries
+
+
+def has_room(queue: QueueRecord) -> bool:
+    """Whether the limit on the whole queue allows another start, as far as its record knows."""
+    limit = queue.limit
+    if limit is None:
+        return True
+    if limit.concurrency is not None and queue.counts.active >= limit.concurrency:
+        return False
+    return limit.rate is None or queue.starts < limit.rate.limit
+
+
+def _limit_entries(limit: LimitRecord) -> Entries:
+    member = f"limit:{limit.key}"
+    entries: Entries = {("limits",): (limit.key, 0)}
+    if limit.wake_at:
+        entries["due", "run"] = (member, limit.wake_at)
+    if limit.forget_at:
+        entries["due", "reap"] = (member, limit.forget_at)
+    return entries
+
+
+def _slot_entries(slot: SlotRecord) -> Entries:
+    """Who waits, the best first; who holds a slot unused, the longest first, and the worst first."""
+    member = f"slot:{slot.job}"
+    if slot.state == "waiting":
+        return {("waiting", slot.key): (member, slot.score)}
+    if slot.state == "granted":
+        return {("granted", slot.key): (member, slot.at), ("worst", slot.key): (member, -slot.score)}
     return {}
 
 

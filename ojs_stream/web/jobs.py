@@ -12,6 +12,7 @@ from ojs_stream.store.queries import JobFilter
 from ojs_stream.store.scans import Found, Page
 from ojs_stream.web.addressing import find_job, submit_to_job
 from ojs_stream.web.answer import Answer
+from ojs_stream.web.limits import limit_header
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.paging import pagination_of
 from ojs_stream.web.requests import page_of, states_of
@@ -22,7 +23,7 @@ async def enqueue(call: Call) -> Answer:
     """POST /jobs -> 201 ``{job, id, type, state, queue}``, Location."""
     job = parse_job(await call.body(), call.site.rules, call.site.new_job_id)
     raw = bytes((await _submit(call, (job,), batch=False)).jobs[0])
-    return call.answer(job_body(raw), 201, location=f"{API}/jobs/{id_of(raw)}")
+    return call.answer(job_body(raw), 201, location=f"{API}/jobs/{id_of(raw)}", **limit_header(job.limit))
 
 
 async def enqueue_batch(call: Call) -> Answer:

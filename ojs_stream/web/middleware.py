@@ -40,6 +40,7 @@ class Site:
             envelope_bytes_max=limits.envelope_bytes_max,
             meta_bytes_max=limits.meta_bytes_max,
             batch_jobs_max=limits.batch_jobs_max,
+            homes=context.homes,
         )
         self.resting: dict[str, tuple[bool, float]] = {}
         """worker id -> (whether it must get no jobs, monotonic second of that knowledge)"""

@@ -12,7 +12,19 @@ from typing import Any
 import msgspec
 
 from ojs_stream.core import commands as c
-from ojs_stream.core.fold import enqueue, holds, home, leases, lifecycle, locks, queues, ticks, watchers, workers
+from ojs_stream.core.fold import (
+    enqueue,
+    holds,
+    home,
+    leases,
+    lifecycle,
+    limits,
+    locks,
+    queues,
+    ticks,
+    watchers,
+    workers,
+)
 from ojs_stream.core.outcomes import Effect, Outcome
 from ojs_stream.core.records import Watcher, WatcherKind
 from ojs_stream.core.world import MINUTE_SLOTS, NeedMore, Needs, Savepoint, World, raw
@@ -57,10 +69,17 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.RetryDead: lifecycle.retry_dead,
     c.DeleteDead: lifecycle.delete_dead,
     c.Adopt: lifecycle.adopt,
+    c.Grant: limits.grant,
+    c.Ungrant: limits.ungrant,
+    c.Divert: limits.divert,
+    c.LimitPause: limits.pause,
+    c.LimitOverride: limits.override,
+    c.LimitQueue: limits.limit_queue,
 }
 
 OBSERVERS: dict[WatcherKind, Callable[[World, Watcher, c.JobNote], None]] = {
     "lock": locks.observe,
+    "limit": limits.observe,
 }
 """Who is told of a job's change of state."""
 
@@ -130,10 +149,21 @@ def _outcome_of(world: World, command: c.AnyCommand, marked: Savepoint) -> Outco
         outcome = Outcome(code=refusal.code, message=refusal.message, details=refusal.details)
         if isinstance(command, c.Enqueue):
             enqueue.refused(world, command, refusal.message)
+    _observe(world)
+    return outcome
+
+
+def _observe(world: World) -> None:
+    """Tell watchers of this home. What limits read is asked for at once: a claim starts many jobs."""
+    world.require(
+        key
+        for watcher, note in world.observations
+        if watcher.kind == "limit"
+        for key in limits.keys_of(watcher, note)
+    )
     while world.observations:
         watcher, note = world.observations.pop(0)
         OBSERVERS[watcher.kind](world, watcher, note)
-    return outcome
 
 
 def _repeat(world: World, command: c.AnyCommand) -> None:
@@ -196,6 +226,8 @@ def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) ->
         needs.records.add(("config", job.queue))
         if world.home_of(job.queue) == world.home:
             needs.records.add(("queue", job.queue))
+        if job.limit is not None and job.limit.home == world.home:
+            needs.records.update((("limit", job.limit.key), ("slot", job.id)))
         if job.unique is not None and job.unique.home == world.home:
             needs.records.add(("lock", job.unique.key))
         if job.client_id:
@@ -225,6 +257,15 @@ def _jobs_needs(_world: World, command: c.Extend, _now: int, needs: Needs) -> No
     needs.records.update(("job", job_id) for job_id in command.job_ids)
 
 
+def _watched_needs(_world: World, command: c.Watched, _now: int, needs: Needs) -> None:
+    if command.watcher.kind == "limit":
+        needs.records.update(limits.keys_of(command.watcher, command.note))
+
+
+def _grant_needs(_world: World, command: c.Grant, _now: int, needs: Needs) -> None:
+    needs.records.update(("job", job_id) for job_id, _ in command.asks)
+
+
 def _queue_needs(_world: World, command: c.Pause, _now: int, needs: Needs) -> None:
     needs.records.add(("queue", command.queue))
 
@@ -240,6 +281,8 @@ def _tick_needs(_world: World, command: c.Tick, _now: int, needs: Needs) -> None
 NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
     c.Enqueue: _enqueue_needs,
     c.Insert: _insert_needs,
+    c.Watched: _watched_needs,
+    c.Grant: _grant_needs,
     c.Claim: _claim_needs,
     c.Extend: _jobs_needs,
     c.GiveBack: _jobs_needs,
