@@ -112,7 +112,7 @@ def _bounds(given: Values, prefix: str) -> Bounds:
 
 
 def _rate(given: Values, prefix: str) -> Window | None:
-    """``rate: {limit, period}``, ``rate: 1, period: "second"``, ``limit: 1, period: ..``, ``max_per_second: 1``."""
+    """``rate: {limit, period}``, ``rate: 1, period: "second"``, ``limit: 1, period``, ``max_per_second: 1``."""
     per_second, rate = given.get("max_per_second"), given.get("rate")
     if per_second is not None:
         return Window(_whole(per_second, f"{prefix}max_per_second", low=1), _PERIODS_MS["second"])
