@@ -32,6 +32,7 @@ from ojs_stream.store.scans import (
     unpack_cursor,
 )
 from ojs_stream.store.worker_reads import WorkerReads
+from ojs_stream.store.workflow_reads import WorkflowReads
 
 FOLLOW_MAX = 4
 """So many notes (``moved``, id records) a lookup follows."""
@@ -77,7 +78,7 @@ def _matches_type(wanted: str) -> Keep:
 
 
 class Queries:
-    """Reads for the views; ``queues``, ``workers`` and ``events`` have their own classes."""
+    """Reads for the views; ``queues``, ``workers``, ``events`` and ``workflows`` have their own classes."""
 
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
@@ -85,6 +86,7 @@ class Queries:
         self.queues = QueueReads(reads)
         self.workers = WorkerReads(reads)
         self.events = EventReads(reads)
+        self.workflows = WorkflowReads(reads)
         self._look: _Look | None = None
 
     # ---------------------------------------------------------------- single jobs

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from ojs_stream.web import admin, dead_letter, events, fetching, jobs, queues, system, workers
+from ojs_stream.web import admin, dead_letter, events, fetching, jobs, queues, system, workers, workflows
 from ojs_stream.web.answer import Answer
 from ojs_stream.web.context import CONTEXT, Context
 from ojs_stream.web.middleware import Call, Handler, Site, guarded
@@ -26,7 +26,14 @@ class Route(NamedTuple):
 
 def routes_of(context: Context) -> list[Route]:
     """Every route this process serves: what is not in here is a 404 and a false capability."""
-    table = [*_job_routes(), *_worker_routes(), *_queue_routes(), *_admin_routes(), *_system_routes()]
+    table = [
+        *_job_routes(),
+        *_worker_routes(),
+        *_queue_routes(),
+        *_workflow_routes(),
+        *_admin_routes(),
+        *_system_routes(),
+    ]
     if context.test_mode:
         table.append(Route("POST", f"{API}/admin/reset", system.reset, "admin_reset"))
     return table
@@ -79,6 +86,18 @@ def _queue_routes() -> list[Route]:
         Route("GET", f"{one}/stats", queues.stats, "queues_stats"),
         Route("POST", f"{one}/pause", queues.pause, "queues_pause"),
         Route("POST", f"{one}/resume", queues.resume, "queues_resume"),
+    ]
+
+
+def _workflow_routes() -> list[Route]:
+    one = f"{API}/workflows/{{id}}"
+    return [
+        Route("POST", f"{API}/workflows", workflows.create, "workflows_create"),
+        Route("GET", f"{API}/workflows", workflows.list_workflows, "workflows_list"),
+        Route("GET", one, workflows.get, "workflows_get"),
+        Route("DELETE", one, workflows.cancel, "workflows_cancel"),
+        Route("POST", f"{one}/cancel", workflows.cancel),
+        Route("GET", f"{one}/progress", workflows.progress, "workflows_progress"),
     ]
 
 

@@ -144,6 +144,8 @@ def _place(world: World, command: Enqueue, stage: Stage) -> Outcome:
     elsewhere: dict[int, list[NewJob]] = {}
     for place, new in enumerate(command.jobs):
         if place in dropped:
+            # A step that gets an existing job instead of its own has no job that it could wait for.
+            tell_refused(world, new, judged[place].message or f"job '{judged[place].existing}' is there already")
             continue
         if place in judged:
             _cancel_replaced(world, command, judged[place])
