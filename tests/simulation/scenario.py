@@ -188,11 +188,7 @@ class Scenario:
         until = self.loop.time() + DRAIN_S
         while self.loop.time() < until:
             await client.drain_once()
-            if not any(
-                record["job"]["state"] in RUNNABLE
-                for dump in await self._dumps()
-                for record in jobs(dump).values()
-            ):
+            if not any(_has_work(dump) for dump in await self._dumps()):
                 return
             await asyncio.sleep(1.0)
 
@@ -242,7 +238,7 @@ class Scenario:
         topics = {**self.net.topics}
         for home in range(self.homes):
             topics[f"{NAMESPACE}.commands", home] = logs[home][: applied[home] + 1]
-        self.result.problems += Audit(topics, dumps, self.history.lines).run()
+        self.result.problems += Audit(topics, dumps, self.history).run()
         await self._replay(topics, dumps)
         for entry in self._note:
             if entry["level"] in ("error", "exception", "critical"):
@@ -259,6 +255,13 @@ class Scenario:
                 if again.get(name) != dumps[home].get(name):
                     have, want = dumps[home].get(name), again.get(name)
                     self.result.problems.append(f"home {home}: {name} is {have!r}, a replay gives {want!r}")
+
+
+def _has_work(dump: dict[str, Any]) -> bool:
+    """Whether a job can still run, or a workflow waits for what another home will tell it."""
+    return any(record["job"]["state"] in RUNNABLE for record in jobs(dump).values()) or any(
+        b'"state":"running"' in data for name, data in dump.items() if name.startswith("workflow:")
+    )
 
 
 def simulate(seed: int) -> Result:

@@ -48,6 +48,7 @@ class Run:
         self._world = world
         self._fresh = fresh if fresh is not None else {}
         """Steps of the present command that have not started: they have no plan record yet."""
+        self._all_loaded = False
         self._ended: deque[int] = deque()
         self._started: list[tuple[NewJob, Sequence[int]]] = []
 
@@ -165,9 +166,10 @@ class Run:
         """A step has ended: tell those that wait for it, then the flow that it is part of."""
         completed = step.state == "completed"
         waiting = [one.number for one in self.steps(step.dependants) if one.state == "waiting"]
-        if waiting and not completed:
+        if waiting and not completed and not self._all_loaded:
             # What depends on these as well will be needed, one after another: better all at once.
             self.load(range(self.record.steps))
+            self._all_loaded = True
         for number in waiting:
             self._meet(self._step(number), completed=completed)
         if self.record.state != "running":
