@@ -256,12 +256,26 @@ class Audit:
         }
         for name, state in stored.items():
             oracle.check(name, self._drawn[name], state)
+            if state == "cancelled":
+                for job_id in self._lost_jobs(name):
+                    oracle.cancelled(name, job_id)
         self.problems += oracle.problems
         asked: dict[tuple[str, str], list[str]] = defaultdict(list)
         for line in self._history:
             asked[line.kind, line.tag].append(line.answer)
         for name in self._drawn:
             self._asked_workflow(name, stored.get(name), asked)
+
+    def _lost_jobs(self, workflow_id: str) -> list[str]:
+        """Jobs at the home of a cancelled workflow whose steps were not over."""
+        found = [
+            json.loads(data)
+            for dump in self._dumps
+            for name, data in dump.items()
+            if name.startswith(f"step:{workflow_id}:")
+        ]
+        lost = [step.get("job_id", "") for step in found if step.get("state") == "cancelled"]
+        return [job_id for job_id in lost if job_id and job_id[-3:] == workflow_id[-3:]]
 
     def _asked_workflow(self, name: str, state: str | None, asked: dict[tuple[str, str], list[str]]) -> None:
         (started,) = asked["start_workflow", name]

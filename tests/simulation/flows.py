@@ -125,6 +125,7 @@ class Oracle:
         self._born: Counter[str] = Counter()
         self._end: dict[str, str] = {}
         """job -> how it ended the first time"""
+        self._end_kind: dict[str, str] = {}
         self._told: dict[str, Counter[str]] = defaultdict(Counter)
         """workflow -> its events"""
         self._steps: Counter[tuple[str, str]] = Counter()
@@ -137,6 +138,7 @@ class Oracle:
             self._born[subject] += 1
         elif kind in ENDS:
             self._end.setdefault(subject, ENDS[kind])
+            self._end_kind.setdefault(subject, kind)
         elif kind.startswith("workflow."):
             self._told[subject][kind] += 1
             if kind in ("workflow.step_completed", "workflow.step_failed"):
@@ -168,6 +170,11 @@ class Oracle:
         outcome = "completed" if set(members) == {"completed"} else "failed"
         if state not in (outcome, "cancelled"):
             self.problems.append(f"workflow {name} is {state}, its jobs ended {ends}")
+
+    def cancelled(self, name: str, job: str) -> None:
+        """The job of a step that was cancelled with its workflow, both of one home: nothing could come between."""
+        if self._end_kind.get(job) != "job.cancelled":
+            self.problems.append(f"workflow {name} was cancelled, its job {job} had {self._end_kind.get(job)}")
 
     @staticmethod
     def _wanted(parts: tuple[Part, ...], ends: list[str]) -> list[bool]:
