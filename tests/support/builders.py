@@ -15,15 +15,17 @@ import msgspec
 from msgspec import Raw
 
 from ojs_stream.core.commands import (
+    CancelWorkflow,
     Claim,
     Command,
     Enqueue,
     Genesis,
     Nack,
     NewJob,
+    StartWorkflow,
     Tick,
 )
-from ojs_stream.core.homes import home_of
+from ojs_stream.core.homes import home_in_id, home_of
 from ojs_stream.core.outcomes import Effect, Event, Outcome
 from ojs_stream.core.records import HomeState, JobRecord, Retention, decode_record
 from ojs_stream.core.retry import RetryPolicy
@@ -251,6 +253,8 @@ class Fold:
             return home_of(chosen[0] if chosen else asked.jobs[0].queue, self.homes)
         if isinstance(asked, Claim):
             return home_of(asked.queues[0], self.homes)
+        if isinstance(asked, StartWorkflow | CancelWorkflow):
+            return home_in_id(asked.id)
         for name in ("queue", "worker_id"):
             value = getattr(asked, name, "")
             if value and not hasattr(asked, "job_id") and not hasattr(asked, "job_ids"):

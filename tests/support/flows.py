@@ -46,7 +46,7 @@ class Play:
         self.id = asked.id
         self.home = home_in_id(asked.id)
         self.queues = sorted({new.job.queue for new in asked.steps if new.job is not None})
-        outcome = fold.do(asked, home=self.home)
+        outcome = fold.do(asked)
         assert not outcome.refused, outcome
 
     # -- what is stored -----------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ class Play:
 
     def cancel(self) -> Outcome:
         """Cancel the workflow."""
-        return self.fold.do(command(CancelWorkflow, id=self.id), home=self.home)
+        return self.fold.do(command(CancelWorkflow, id=self.id))
 
 
 def parents(job: dict[str, Any]) -> Any:

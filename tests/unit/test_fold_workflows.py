@@ -12,7 +12,7 @@ from ojs_stream.core.commands import Ack, Cancel, JobNote, RetryDead, Watched
 from ojs_stream.core.fold import results, workflows
 from ojs_stream.core.homes import home_in_id
 from ojs_stream.core.records import UniqueRule, Watcher
-from tests.support.builders import DAY, Fold, client_id, command, enqueue, job, nack, queue_at
+from tests.support.builders import DAY, Fold, client_id, command, enqueue, job, nack, queue_at, server_id
 from tests.support.flows import Play, leaf, start_of
 from tests.support.recount import recount_all
 
@@ -469,7 +469,7 @@ def test_a_workflow_that_is_over_cannot_be_cancelled(fold: Fold, end: str) -> No
 def test_cancel_of_an_unknown_workflow_is_not_found() -> None:
     fold = Fold()
     chain = chain_of(fold, 1)
-    chain.id = client_id()
+    chain.id = server_id(0)
     assert chain.cancel().code == "not_found"
 
 
