@@ -6,7 +6,7 @@ Adding a command: its struct here (the union below is the codec's row), its hand
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -85,6 +85,14 @@ class NewJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
     parent_results: Raw | UnsetType = UNSET
 
 
+class Rejection(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why one job of a partial enqueue is not stored."""
+
+    code: str
+    message: str
+    details: dict[str, Any] = {}
+
+
 class Genesis(Command, frozen=True, kw_only=True, omit_defaults=True, tag="genesis"):
     """The first record of a partition: it names the log."""
 
@@ -109,6 +117,8 @@ class Enqueue(Command, frozen=True, kw_only=True, omit_defaults=True, tag="enque
     """The client's ``Idempotency-Key``: the home that decides is hash(key)."""
     body: str = ""
     """A hash of the request under that key: another request with it is refused."""
+    rejected: dict[str, Rejection] = {}
+    """Of a partial one: by place in the request what the view has refused, so that the outcome tells all of it."""
 
 
 class Reserve(Command, frozen=True, kw_only=True, omit_defaults=True, tag="reserve"):
@@ -148,6 +158,16 @@ class Insert(Command, frozen=True, kw_only=True, omit_defaults=True, tag="insert
     jobs: tuple[NewJob, ...]
     rooms: dict[str, int] = {}
     """queue -> for how many of the jobs room was held in it"""
+    stage: str = ""
+    locks: tuple[Hold, ...] = ()
+    """What the stage holds for the jobs at further homes: they are told when the jobs are here, not before."""
+
+
+class Revise(Command, frozen=True, kw_only=True, omit_defaults=True, tag="revise"):
+    """Message: a unique job that waits takes the contents of ``job``, and keeps its own id and schedule."""
+
+    job_id: str
+    job: NewJob
 
 
 class JobNote(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -238,6 +258,31 @@ class Activate(Command, frozen=True, kw_only=True, omit_defaults=True, tag="acti
     job_id: str
 
 
+class Reprioritize(Command, frozen=True, kw_only=True, omit_defaults=True, tag="reprioritize"):
+    """Another priority for a job that waits; it keeps its age among the jobs of that priority."""
+
+    job_id: str
+    priority: int
+
+
+class RetryJob(Command, frozen=True, kw_only=True, omit_defaults=True, tag="retry_job"):
+    """An operator wants the job tried again: a discarded or cancelled one anew, a retryable one at once."""
+
+    job_id: str
+
+
+BulkAction = Literal["cancel", "retry", "delete"]
+
+
+class Bulk(Command, frozen=True, kw_only=True, omit_defaults=True, tag="bulk"):
+    """The same for many jobs of this home, at most 1,000. What is not in one of ``states`` is skipped."""
+
+    action: BulkAction
+    job_ids: tuple[str, ...]
+    states: tuple[State, ...]
+    reason: str = ""
+
+
 class Promote(Command, frozen=True, kw_only=True, omit_defaults=True, tag="promote"):
     """From the retry agent: this attempt's backoff has elapsed."""
 
@@ -317,9 +362,11 @@ class DeleteDead(Command, frozen=True, kw_only=True, omit_defaults=True, tag="de
 
 
 class Adopt(Command, frozen=True, kw_only=True, omit_defaults=True, tag="adopt"):
-    """Message: a job that comes from another home, as an available job of a queue here."""
+    """Message: a job that comes from another home, as an available job of a queue here, or on its way to one."""
 
     record: JobRecord
+    route: tuple[int, ...] = ()
+    """Homes that it passes by first: those of its watchers, so that its notes reach them in order."""
 
 
 class NewStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -378,6 +425,7 @@ AnyCommand = (
     | Settle
     | Release
     | Insert
+    | Revise
     | Watched
     | Claim
     | Ack
@@ -386,6 +434,9 @@ AnyCommand = (
     | Extend
     | Cancel
     | Activate
+    | Reprioritize
+    | RetryJob
+    | Bulk
     | Promote
     | Tick
     | Pause

@@ -67,6 +67,8 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
     step_type: str | None = None
     steps_remaining: int | None = None
     failed_step_id: str | None = None
+    previous_priority: int | None = None
+    new_priority: int | None = None
 
 
 class Event(Struct, frozen=True, kw_only=True):

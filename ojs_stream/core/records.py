@@ -256,21 +256,26 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     silent: bool = False
 
 
-class LockRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A fingerprint of unique jobs and the job that has it, at the lock's home."""
+class Holder(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job that a lock knows: every living one with its fingerprint, and those in a final state of their rule."""
 
-    key: str
     job: str
     home: int
     """Where the job is."""
     state: State
     created: int
-    states: tuple[State, ...]
     period_ms: int = 0
     stage: str = ""
-    """The stage that took the lock, while it is not decided: an abort gives it back to ``before``."""
-    before: Raw | UnsetType = UNSET
-    """The ``LockRecord`` that the stage has taken it from."""
+    """The stage that wants to store the job, while it is not decided."""
+    replaced_by: str = ""
+    """The job that takes its place: it stands against no other any more."""
+
+
+class LockRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A fingerprint of unique jobs and the jobs that have it, at the lock's home (``fold/locks.py``)."""
+
+    key: str
+    holders: tuple[Holder, ...]
 
 
 class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -278,6 +283,8 @@ class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     job: int
     """Its place in the command."""
+    by: int = 0
+    """The home that says it. With a no it holds nothing for this job (all or none: for none) any more."""
     code: str = ""
     message: str = ""
     details: dict[str, Any] = {}
@@ -285,6 +292,10 @@ class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The job that has the lock already."""
     home: int = 0
     """Where ``existing`` is."""
+    coming: tuple[int, int, int] | None = None
+    """The message (source, destination, number) after which ``existing`` is at its home for sure."""
+    others: tuple[tuple[int, str], ...] = ()
+    """(home, job id) of further ones that are to be replaced with it."""
     action: Literal["", "ignore", "replace", "replace_except_schedule"] = ""
 
 
@@ -457,9 +468,19 @@ class SlotRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ReplayRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an ``Idempotency-Key`` was answered, for 24 hours."""
+    """What an ``Idempotency-Key`` was answered, for 24 hours, at hash(the key)."""
 
     key: str
+    body: str
+    """A hash of the request that the key came with."""
+    until: int
+    """When the key is forgotten (ms)."""
+    stage: str = ""
+    """The stage that decides on the command, while it does."""
+    waiting: tuple[str, ...] = ()
+    """Submits of the repeats that are to hear what the stage decides."""
+    outcome: Raw | UnsetType = UNSET
+    """What was answered; of whole jobs only their heads."""
 
 
 Record = (
@@ -596,6 +617,8 @@ def entries_of(record: Record | None) -> Entries:
         return _lock_entries(record)
     if isinstance(record, WorkflowRecord):
         return _workflow_entries(record)
+    if isinstance(record, ReplayRecord):
+        return {("due", "reap"): (f"replay:{record.key}", record.until)}
     return {}
 
 
@@ -612,10 +635,12 @@ def _workflow_entries(workflow: WorkflowRecord) -> Entries:
 
 
 def _lock_entries(lock: LockRecord) -> Entries:
-    """A lock with a period ends with it."""
-    if not lock.period_ms:
-        return {}
-    return {("due", "reap"): (f"lock:{lock.key}", lock.created + lock.period_ms)}
+    """A lock is looked at when the first period of its holders ends."""
+    entries: Entries = {("locks",): (lock.key, lock.holders[0].created)}
+    ends = [holder.created + holder.period_ms for holder in lock.holders if holder.period_ms]
+    if ends:
+        entries["due", "reap"] = (f"lock:{lock.key}", min(ends))
+    return entries
 
 
 def key_of_member(member: str) -> Key:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -23,31 +24,38 @@ from ojs_stream.web.answer import Answer
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.paging import pagination_of
 from ojs_stream.web.problems import not_found
+from ojs_stream.web.replays import replay_of, told
 from ojs_stream.web.requests import page_of
 from ojs_stream.web.responses import API
 
 STATES = ("running", "completed", "failed", "cancelled")
 ALIASES = {"pending": "running", "active": "running"}
 """What the admin UI calls a running workflow."""
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 RESULTS_BYTES_MAX = 4 * 1024 * 1024
 """So much of the steps' results one answer shows in full; the rest by reference."""
 
 
 async def create(call: Call) -> Answer:
     """POST /workflows -> 201 ``{workflow: {...}, id, ...}``, Location."""
-    asked = parse_workflow(await call.body(), call.site.rules, call.site.new_job_id)
-    home = call.site.home_of(asked.queue)
+    body = await call.body()
+    asked = parse_workflow(body, call.site.rules, call.site.new_job_id)
+    replay = replay_of(call, "workflows", body)
+    # Near its first job, unless a key must find the workflow again.
+    home = call.site.home_of(replay["replay"] if replay else asked.queue)
     command = StartWorkflow(
         id=stamp.new_job_id(home),
         name=asked.name,
         flow=asked.flow,
         steps=asked.steps,
         retention=call.ctx.retention,
+        **replay,
         **call.base,
     )
     outcome = await call.submit(home, command)
     workflow_id = str(outcome.data["id"])
-    return _answer(call, await _whole(call, workflow_id), 201, location=f"{API}/workflows/{workflow_id}")
+    headers = {"location": f"{API}/workflows/{workflow_id}", **told(outcome)}
+    return _answer(call, await _whole(call, workflow_id), 201, headers)
 
 
 async def get(call: Call) -> Answer:
@@ -121,10 +129,11 @@ async def _whole(call: Call, workflow_id: str) -> WholeWorkflow:
     return found
 
 
-def _answer(call: Call, whole: WholeWorkflow, status: int = 200, location: str = "", **more: Any) -> Answer:
+def _answer(
+    call: Call, whole: WholeWorkflow, status: int = 200, headers: Mapping[str, str] = NO_HEADERS, **more: Any
+) -> Answer:
     """Some clients read ``workflow``, others the top level: both are there."""
     shown = {**shape(whole), **more}
-    headers = {"location": location} if location else {}
     return call.json({"workflow": shown, **shown}, status, **headers)
 
 

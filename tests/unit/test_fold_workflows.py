@@ -515,6 +515,17 @@ def test_messages_delivered_late_change_nothing_in_the_end() -> None:
     settled(fold)
 
 
+def test_a_repeat_with_the_same_key_starts_nothing_and_is_answered_the_same(fold: Fold) -> None:
+    asked = structs.replace(start_of({"type": "group", "jobs": [leaf("a")]}, fold.homes), replay="k", body="1")
+    first = fold.do(asked)
+    again = fold.do(structs.replace(asked, id=server_id(home_in_id(asked.id))), home=home_in_id(asked.id))
+    assert first.data == {"id": asked.id}
+    assert again.data == {"id": asked.id, "replayed": True}
+    assert fold.counts() == {"available": 1}
+    other = fold.do(structs.replace(asked, body="2"), home=home_in_id(asked.id))
+    assert other.code == "idempotency_mismatch"
+
+
 # -- bounds ---------------------------------------------------------------------------------------------------
 
 

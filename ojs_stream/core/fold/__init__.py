@@ -13,6 +13,7 @@ import msgspec
 
 from ojs_stream.core import commands as c
 from ojs_stream.core.fold import (
+    bulk,
     enqueue,
     holds,
     home,
@@ -20,6 +21,7 @@ from ojs_stream.core.fold import (
     lifecycle,
     locks,
     queues,
+    revision,
     ticks,
     watchers,
     workers,
@@ -50,6 +52,7 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.Settle: holds.settled,
     c.Release: enqueue.release,
     c.Insert: enqueue.insert_jobs,
+    c.Revise: revision.revise,
     c.Watched: watchers.watched,
     c.Claim: leases.claim,
     c.Ack: leases.ack,
@@ -58,6 +61,9 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.Extend: leases.extend,
     c.Cancel: lifecycle.cancel,
     c.Activate: lifecycle.activate,
+    c.Reprioritize: lifecycle.reprioritize,
+    c.RetryJob: lifecycle.retry_job,
+    c.Bulk: bulk.bulk,
     c.Promote: lifecycle.promote_retry,
     c.Tick: ticks.tick,
     c.Pause: queues.pause,
@@ -209,6 +215,8 @@ def needs_of(world: World, command: c.AnyCommand | c.BadCommand, now: int, needs
 
 
 def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) -> None:
+    if command.replay:
+        needs.records.add(("replay", command.replay))
     for job in command.jobs:
         needs.records.add(("config", job.queue))
         if world.home_of(job.queue) == world.home:
@@ -219,6 +227,16 @@ def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) ->
             needs.records.add(("job", job.id))
         if job.client_id and world.home_of(job.id) == world.home:
             needs.records.add(("id", job.id))
+
+
+def _holds_needs(_world: World, command: c.Reserve, _now: int, needs: Needs) -> None:
+    needs.records.update(("lock", hold.name) for hold in command.holds if hold.kind == "lock")
+
+
+def _watched_needs(world: World, command: c.Watched, _now: int, needs: Needs) -> None:
+    if command.watcher.kind == "lock":
+        needs.records.add(("lock", command.watcher.name))
+    _watcher_needs(world, command.watcher, needs)
 
 
 def _insert_needs(_world: World, command: c.Insert, _now: int, needs: Needs) -> None:
@@ -249,11 +267,9 @@ def _watcher_needs(world: World, watcher: Watcher, needs: Needs) -> None:
         needs.records.update(workflows.watched_keys(watcher))
 
 
-def _watched_needs(world: World, command: c.Watched, _now: int, needs: Needs) -> None:
-    _watcher_needs(world, command.watcher, needs)
-
-
 def _start_needs(world: World, command: c.StartWorkflow, _now: int, needs: Needs) -> None:
+    if command.replay:
+        needs.records.add(("replay", command.replay))
     for step in command.steps:
         if step.job is not None and world.home_of(step.job.queue) == world.home:
             needs.records.add(("queue", step.job.queue))
@@ -278,9 +294,13 @@ def _tick_needs(_world: World, command: c.Tick, _now: int, needs: Needs) -> None
 NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
     c.Enqueue: _enqueue_needs,
     c.Insert: _insert_needs,
+    c.Reserve: _holds_needs,
+    c.Settle: _holds_needs,
+    c.Watched: _watched_needs,
     c.Claim: _claim_needs,
     c.Extend: _jobs_needs,
     c.GiveBack: _jobs_needs,
+    c.Bulk: _jobs_needs,
     c.Pause: _queue_needs,
     c.Resume: _queue_needs,
     c.Tick: _tick_needs,
@@ -288,4 +308,5 @@ NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
     c.StartWorkflow: _start_needs,
     **dict.fromkeys((c.Beat, c.Direct, c.RemoveWorker), _worker_needs),
     **dict.fromkeys((c.Ack, c.Nack, c.Cancel, c.Activate, c.Promote, c.RetryDead, c.DeleteDead), _job_needs),
+    **dict.fromkeys((c.Reprioritize, c.RetryJob), _job_needs),
 }
