@@ -257,7 +257,7 @@ class Audit:
 
     def _workflows(self) -> None:
         """Each advanced as the ends of its jobs say, and every step of it once."""
-        oracle = Oracle(event for events in self._events for event in events)
+        oracle = Oracle(self._events)
         oracle.twice()
         stored = {
             name[9:]: json.loads(data)["state"]

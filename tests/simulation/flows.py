@@ -120,7 +120,7 @@ def _nested(_rng: Random, new: New) -> Drawn:
 class Oracle:
     """What the events say of all workflows; ``problems`` are sentences."""
 
-    def __init__(self, events: Iterable[Event]) -> None:
+    def __init__(self, events: list[list[Event]]) -> None:
         self.problems: list[str] = []
         self._born: Counter[str] = Counter()
         self._end: dict[str, str] = {}
@@ -129,8 +129,12 @@ class Oracle:
         self._told: dict[str, Counter[str]] = defaultdict(Counter)
         """workflow -> its events"""
         self._steps: Counter[tuple[str, str]] = Counter()
-        for event in events:
-            self._note(event)
+        # A job is at another home only after a retry of its dead letter: its first end is at its own home.
+        for own in (True, False):
+            for home, of_home in enumerate(events):
+                for event in of_home:
+                    if event["subject"].endswith(f"{home:03x}") is own:
+                        self._note(event)
 
     def _note(self, event: Event) -> None:
         kind, subject = event["type"], event["subject"]

@@ -264,9 +264,9 @@ class Scenario:
 
 
 def _has_work(dump: dict[str, Any]) -> bool:
-    """Whether a job can still run, or a workflow waits for what another home will tell it."""
+    """Whether a job can still run, or is on its way from a workflow to its queue."""
     return any(record["job"]["state"] in RUNNABLE for record in jobs(dump).values()) or any(
-        b'"state":"running"' in data for name, data in dump.items() if name.startswith("workflow:")
+        b'"state":"pending"' in data for name, data in dump.items() if name.startswith("step:")
     )
 
 
