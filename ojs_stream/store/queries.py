@@ -36,6 +36,7 @@ from ojs_stream.store.scans import (
 )
 from ojs_stream.store.walks import Matches, walk
 from ojs_stream.store.worker_reads import WorkerReads
+from ojs_stream.store.workflow_reads import WorkflowReads
 
 FOLLOW_MAX = 8
 """So many notes (``moved``, id records) a lookup follows."""
@@ -81,7 +82,7 @@ def _matches_type(wanted: str) -> Keep:
 
 
 class Queries:
-    """Reads for the views; ``queues``, ``workers``, ``limits`` and ``events`` have their own classes."""
+    """Reads for the views; queues, workers, limits, locks, events and workflows have their own classes."""
 
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
@@ -90,6 +91,7 @@ class Queries:
         self.workers = WorkerReads(reads)
         self.limits = LimitReads(reads)
         self.events = EventReads(reads)
+        self.workflows = WorkflowReads(reads)
         self.locks = LockReads(reads)
         self._look: _Look | None = None
 

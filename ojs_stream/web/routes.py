@@ -20,6 +20,7 @@ from ojs_stream.web import (
     system,
     unique_jobs,
     workers,
+    workflows,
 )
 from ojs_stream.web.answer import Answer
 from ojs_stream.web.context import CONTEXT, Context
@@ -39,7 +40,7 @@ class Route(NamedTuple):
 
 def routes_of(context: Context) -> list[Route]:
     """Every route this process serves: what is not in here is a 404 and a false capability."""
-    table = [*_job_routes(), *_worker_routes(), *_queue_routes(), *_limit_routes()]
+    table = [*_job_routes(), *_worker_routes(), *_queue_routes(), *_limit_routes(), *_workflow_routes()]
     table += [*_admin_routes(), *_system_routes()]
     if context.test_mode:
         table.append(Route("POST", f"{API}/admin/reset", system.reset, "admin_reset"))
@@ -124,6 +125,18 @@ def _limit_routes() -> list[Route]:
         Route("DELETE", f"{one}/override", limits.end_override),
         Route("PUT", queue, limits.limit_queue, "admin_queues_rate_limit"),
         Route("DELETE", queue, limits.unlimit_queue),
+    ]
+
+
+def _workflow_routes() -> list[Route]:
+    one = f"{API}/workflows/{{id}}"
+    return [
+        Route("POST", f"{API}/workflows", workflows.create, "workflows_create"),
+        Route("GET", f"{API}/workflows", workflows.list_workflows, "workflows_list"),
+        Route("GET", one, workflows.get, "workflows_get"),
+        Route("DELETE", one, workflows.cancel, "workflows_cancel"),
+        Route("POST", f"{one}/cancel", workflows.cancel),
+        Route("GET", f"{one}/progress", workflows.progress, "workflows_progress"),
     ]
 
 
