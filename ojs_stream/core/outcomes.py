@@ -59,6 +59,11 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
     paused_by: str | None = None
     resumed_by: str | None = None
     changed_at: str | None = None
+    cron_name: str | None = None
+    cron_expr: str | None = None
+    timezone: str | None = None
+    run_count: int | None = None
+    existing_job_id: str | None = None
 
 
 class Event(Struct, frozen=True, kw_only=True):

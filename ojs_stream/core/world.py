@@ -112,6 +112,7 @@ class Savepoint(NamedTuple):
     effects: int
     messages: int
     replies: int
+    observations: int
     state: tuple[Any, ...]
 
 
@@ -169,6 +170,7 @@ class World:
             len(self.effects),
             len(self.messages),
             len(self.replies),
+            len(self.observations),
             self._scalars(),
         )
 
@@ -184,7 +186,7 @@ class World:
                 target[key] = before
         del self.events[to.events :], self.effects[to.effects :]
         del self.messages[to.messages :], self.replies[to.replies :]
-        self.observations.clear()
+        del self.observations[to.observations :]
         self._restore(to.state)
 
     def settle(self) -> None:

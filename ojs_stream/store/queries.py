@@ -13,6 +13,7 @@ from ojs_stream.core.names import is_job_id
 from ojs_stream.core.records import IdRecord, JobRecord, Moved, QueueRecord, Record, decode_record
 from ojs_stream.core.states import STATES, State
 from ojs_stream.errors import UnavailableError
+from ojs_stream.store.cron_reads import CronReads
 from ojs_stream.store.event_reads import EventReads
 from ojs_stream.store.queue_reads import QueueReads
 from ojs_stream.store.reads import Read, Reads
@@ -77,7 +78,7 @@ def _matches_type(wanted: str) -> Keep:
 
 
 class Queries:
-    """Reads for the views; ``queues``, ``workers`` and ``events`` have their own classes."""
+    """Reads for the views; ``queues``, ``workers``, ``events`` and ``crons`` have their own classes."""
 
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
@@ -85,6 +86,7 @@ class Queries:
         self.queues = QueueReads(reads)
         self.workers = WorkerReads(reads)
         self.events = EventReads(reads)
+        self.crons = CronReads(reads)
         self._look: _Look | None = None
 
     # ---------------------------------------------------------------- single jobs

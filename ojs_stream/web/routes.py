@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from ojs_stream.web import admin, dead_letter, events, fetching, jobs, queues, system, workers
+from ojs_stream.web import admin, cron, dead_letter, events, fetching, jobs, queues, system, workers
 from ojs_stream.web.answer import Answer
 from ojs_stream.web.context import CONTEXT, Context
 from ojs_stream.web.middleware import Call, Handler, Site, guarded
@@ -26,7 +26,14 @@ class Route(NamedTuple):
 
 def routes_of(context: Context) -> list[Route]:
     """Every route this process serves: what is not in here is a 404 and a false capability."""
-    table = [*_job_routes(), *_worker_routes(), *_queue_routes(), *_admin_routes(), *_system_routes()]
+    table = [
+        *_job_routes(),
+        *_worker_routes(),
+        *_queue_routes(),
+        *_cron_routes(),
+        *_admin_routes(),
+        *_system_routes(),
+    ]
     if context.test_mode:
         table.append(Route("POST", f"{API}/admin/reset", system.reset, "admin_reset"))
     return table
@@ -79,6 +86,29 @@ def _queue_routes() -> list[Route]:
         Route("GET", f"{one}/stats", queues.stats, "queues_stats"),
         Route("POST", f"{one}/pause", queues.pause, "queues_pause"),
         Route("POST", f"{one}/resume", queues.resume, "queues_resume"),
+    ]
+
+
+def _cron_routes() -> list[Route]:
+    return [
+        *_cron_at(f"{API}/cron", "cron"),
+        # The admin UI's word for the same.
+        *[route._replace(name="") for route in _cron_at(f"{API}/crons", "crons")],
+    ]
+
+
+def _cron_at(base: str, noun: str) -> list[Route]:
+    one = f"{base}/{{name}}"
+    return [
+        Route("POST", base, cron.register, noun),
+        Route("GET", base, cron.list_all, f"{noun}_list"),
+        Route("GET", one, cron.get, f"{noun}_get"),
+        Route("PATCH", one, cron.change, f"{noun}_change"),
+        Route("DELETE", one, cron.delete, f"{noun}_delete"),
+        Route("POST", f"{one}/trigger", cron.trigger, f"{noun}_trigger"),
+        Route("POST", f"{one}/pause", cron.pause, f"{noun}_pause"),
+        Route("POST", f"{one}/resume", cron.resume, f"{noun}_resume"),
+        Route("GET", f"{one}/history", cron.history, f"{noun}_history"),
     ]
 
 

@@ -12,7 +12,19 @@ from typing import Any
 import msgspec
 
 from ojs_stream.core import commands as c
-from ojs_stream.core.fold import enqueue, holds, home, leases, lifecycle, locks, queues, ticks, watchers, workers
+from ojs_stream.core.fold import (
+    cron,
+    enqueue,
+    holds,
+    home,
+    leases,
+    lifecycle,
+    locks,
+    queues,
+    ticks,
+    watchers,
+    workers,
+)
 from ojs_stream.core.outcomes import Effect, Outcome
 from ojs_stream.core.records import Watcher, WatcherKind
 from ojs_stream.core.world import MINUTE_SLOTS, NeedMore, Needs, Savepoint, World, raw
@@ -57,10 +69,16 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.RetryDead: lifecycle.retry_dead,
     c.DeleteDead: lifecycle.delete_dead,
     c.Adopt: lifecycle.adopt,
+    c.PutCron: cron.put_cron,
+    c.SwitchCron: cron.switch_cron,
+    c.DeleteCron: cron.delete_cron,
+    c.TriggerCron: cron.trigger_cron,
+    c.Fire: cron.fire,
 }
 
 OBSERVERS: dict[WatcherKind, Callable[[World, Watcher, c.JobNote], None]] = {
     "lock": locks.observe,
+    "cron": cron.observe,
 }
 """Who is told of a job's change of state."""
 
@@ -237,6 +255,10 @@ def _tick_needs(_world: World, command: c.Tick, _now: int, needs: Needs) -> None
     needs.head(("due", command.index), ticks.TICK_MAX)
 
 
+def _cron_needs(_world: World, command: c.Fire, _now: int, needs: Needs) -> None:
+    needs.records.add(("cron", command.name))
+
+
 NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
     c.Enqueue: _enqueue_needs,
     c.Insert: _insert_needs,
@@ -247,5 +269,6 @@ NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
     c.Resume: _queue_needs,
     c.Tick: _tick_needs,
     **dict.fromkeys((c.Beat, c.Direct, c.RemoveWorker), _worker_needs),
+    **dict.fromkeys((c.PutCron, c.SwitchCron, c.DeleteCron, c.TriggerCron, c.Fire), _cron_needs),
     **dict.fromkeys((c.Ack, c.Nack, c.Cancel, c.Activate, c.Promote, c.RetryDead, c.DeleteDead), _job_needs),
 }

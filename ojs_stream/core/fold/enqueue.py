@@ -144,6 +144,7 @@ def _place(world: World, command: Enqueue, stage: Stage) -> Outcome:
     elsewhere: dict[int, list[NewJob]] = {}
     for place, new in enumerate(command.jobs):
         if place in dropped:
+            tell_refused(world, new, _why(judged[place]))
             continue
         if place in judged:
             _cancel_replaced(world, command, judged[place])
@@ -160,6 +161,10 @@ def _place(world: World, command: Enqueue, stage: Stage) -> Outcome:
         insertion = Insert(v=command.v, actor=command.actor, request=command.request, jobs=tuple(jobs), rooms=held)
         world.message(home, insertion)
     return Outcome(jobs=tuple(stored), data=_told(judged))
+
+
+def _why(verdict: Verdict) -> str:
+    return verdict.message or f"Job '{verdict.existing}' is there already."
 
 
 def _judged(verdicts: tuple[Verdict, ...]) -> dict[int, Verdict]:
