@@ -112,7 +112,9 @@ def test_seconds_lead_six_fields_and_follow_the_same_rule() -> None:
 
 
 def test_last_days_and_nth_weekdays() -> None:
-    assert next_instant(Schedule("0 23 L * ?", "UTC", 0), ms("2024-02-01T00:00+00:00")) == ms("2024-02-29T23:00+00:00")
+    assert next_instant(Schedule("0 23 L * ?", "UTC", 0), ms("2024-02-01T00:00+00:00")) == ms(
+        "2024-02-29T23:00+00:00"
+    )
     assert next_instant(Schedule("0 0 ? * FRI#3", "UTC", 0), ms("2025-08-01T00:00+00:00")) == ms(
         "2025-08-15T00:00+00:00"
     )
