@@ -56,11 +56,15 @@ def _wanted(dump: Dump) -> dict[str, dict[str, int]]:
         wanted["due:reap"][f"stage:{stage_id}"] = stage["deadline"]
     for name in _kind(dump, "queue"):
         wanted["queues"][name] = 0
+    _want_crons(dump, wanted)
+    return dict(wanted)
+
+
+def _want_crons(dump: Dump, wanted: dict[str, dict[str, int]]) -> None:
     for name, entry in _kind(dump, "cron").items():
         wanted["crons"][name] = 0
         if entry.get("enabled", True) and entry.get("next_at"):
             wanted["due:cron"][f"cron:{name}"] = entry["next_at"]
-    return dict(wanted)
 
 
 def _place(job: dict[str, Any], ctl: dict[str, Any]) -> int:
