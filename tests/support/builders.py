@@ -251,7 +251,7 @@ class Fold:
             return home_of(chosen[0] if chosen else asked.jobs[0].queue, self.homes)
         if isinstance(asked, Claim):
             return home_of(asked.queues[0], self.homes)
-        for name in ("queue", "worker_id"):
+        for name in ("queue", "worker_id", "name"):
             value = getattr(asked, name, "")
             if value and not hasattr(asked, "job_id") and not hasattr(asked, "job_ids"):
                 return home_of(value, self.homes)
