@@ -252,7 +252,7 @@ def _worker_needs(_world: World, command: c.Beat, _now: int, needs: Needs) -> No
 
 
 def _tick_needs(_world: World, command: c.Tick, _now: int, needs: Needs) -> None:
-    needs.head(("due", command.index), ticks.TICK_MAX)
+    needs.head(("due", command.index), ticks.FIRST_LOOK, follow=False)
 
 
 def _cron_needs(_world: World, command: c.Fire, _now: int, needs: Needs) -> None:
