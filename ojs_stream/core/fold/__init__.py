@@ -27,7 +27,7 @@ from ojs_stream.core.fold import (
 )
 from ojs_stream.core.outcomes import Effect, Outcome
 from ojs_stream.core.records import Watcher, WatcherKind
-from ojs_stream.core.world import MINUTE_SLOTS, NeedMore, Needs, Savepoint, World, raw
+from ojs_stream.core.world import FIRST_LOOK, MINUTE_SLOTS, NeedMore, Needs, Savepoint, World, raw
 from ojs_stream.errors import RefusedError
 
 OUTAGE_MS = 5_000
@@ -252,7 +252,7 @@ def _worker_needs(_world: World, command: c.Beat, _now: int, needs: Needs) -> No
 
 
 def _tick_needs(_world: World, command: c.Tick, _now: int, needs: Needs) -> None:
-    needs.head(("due", command.index), ticks.FIRST_LOOK, follow=False)
+    needs.head(("due", command.index), FIRST_LOOK, follow=False)
 
 
 def _cron_needs(_world: World, command: c.Fire, _now: int, needs: Needs) -> None:

@@ -11,7 +11,7 @@ from ojs_stream.core.fold.jobs import Failure, discard, expire, is_expired, remo
 from ojs_stream.core.fold.leases import exhausted, promote
 from ojs_stream.core.fold.workers import lose_lease, silence
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import JobRecord, Key, LockRecord, Stage, WorkerRecord, key_of_member
+from ojs_stream.core.records import JobRecord, LockRecord, Stage, WorkerRecord, key_of_member
 from ojs_stream.core.states import TERMINAL
 from ojs_stream.core.world import World
 
@@ -19,25 +19,12 @@ TICK_MAX = 256
 """So many due records one tick moves; the outcome says whether more are left."""
 
 
-FIRST_LOOK = 16
-"""Most ticks move a few records: the head of the index is read in growing steps, the records when they are due."""
-
-
 def tick(world: World, command: Tick) -> Outcome:
     """Move what is due at the record's time. ``data``: how many ``moved``, whether ``more`` is left."""
-    due = _due(world, ("due", command.index))
+    due = [member for _, member in world.due(("due", command.index), TICK_MAX)]
     world.require([key_of_member(member) for member in due])
     moved = sum(_fall_due(world, member, command) for member in due)
     return Outcome(data={"moved": moved, "more": len(due) == TICK_MAX and moved > 0})
-
-
-def _due(world: World, index: Key) -> list[str]:
-    count = FIRST_LOOK
-    while True:
-        due = [member for at, member in world.head(index, count) if at <= world.now]
-        if len(due) < count or count >= TICK_MAX:
-            return due
-        count = min(4 * count, TICK_MAX)
 
 
 def _fall_due(world: World, member: str, command: Tick) -> int:
