@@ -15,6 +15,7 @@ from ojs_stream.core.states import STATES, State
 from ojs_stream.errors import UnavailableError
 from ojs_stream.store.cron_reads import CronReads
 from ojs_stream.store.event_reads import EventReads
+from ojs_stream.store.lock_reads import LockReads
 from ojs_stream.store.queue_reads import QueueReads
 from ojs_stream.store.reads import Read, Reads
 from ojs_stream.store.scans import (
@@ -34,7 +35,7 @@ from ojs_stream.store.scans import (
 )
 from ojs_stream.store.worker_reads import WorkerReads
 
-FOLLOW_MAX = 4
+FOLLOW_MAX = 8
 """So many notes (``moved``, id records) a lookup follows."""
 
 Place = tuple[int, str]
@@ -87,6 +88,7 @@ class Queries:
         self.workers = WorkerReads(reads)
         self.events = EventReads(reads)
         self.crons = CronReads(reads)
+        self.locks = LockReads(reads)
         self._look: _Look | None = None
 
     # ---------------------------------------------------------------- single jobs
@@ -134,6 +136,7 @@ class Queries:
                 found[job_id] = (home, record)
             elif isinstance(record, Moved):
                 onward.add(("job", (record.moved, job_id)))
+                held.add(job_id)
             elif isinstance(record, IdRecord):
                 onward.add(("job", (record.home, job_id)))
                 held.add(job_id)

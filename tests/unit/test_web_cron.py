@@ -207,6 +207,16 @@ async def test_a_run_by_hand_names_its_job_and_is_in_the_history(edge: Edge) -> 
     assert (told["count"], told["total"], run["job_state"]) == (1, 2, None)
 
 
+async def test_a_run_by_hand_beside_its_unique_twin_is_refused(edge: Edge) -> None:
+    options = {"queue": "reports", "unique": {"keys": ["type", "queue"]}}
+    await edge.call("POST", "/cron", SUITE | {"job_template": {**TEMPLATE, "options": options}}, 201)
+    first = await edge.call("POST", "/cron/daily/trigger")
+    refused = await edge.call("POST", "/cron/daily/trigger", status=409)
+    assert refused["error"]["code"] == "duplicate"
+    assert refused["error"]["details"]["existing_job_id"] == first["job_id"]
+    assert (await edge.call("GET", "/cron/daily"))["cron"]["run_count"] == 1
+
+
 async def test_a_deletion_names_the_entry_and_a_second_one_finds_none(edge: Edge) -> None:
     await edge.call("POST", "/cron", SUITE, 201)
     gone = await edge.call("DELETE", "/cron/daily")
