@@ -23,7 +23,7 @@ from ojs_stream.web.middleware import Call
 from ojs_stream.web.paging import part_of
 from ojs_stream.web.problems import not_found
 from ojs_stream.web.requests import page_of, whole_of
-from ojs_stream.web.responses import API
+from ojs_stream.web.responses import API, id_of
 
 TRIES_MAX = 5
 """So often a change is tried that others get ahead of."""
@@ -162,11 +162,16 @@ async def delete(call: Call) -> Answer:
 
 
 async def trigger(call: Call) -> Answer:
-    """POST /cron/{name}/trigger -> ``{job_id, cron, ...}``: a run now, beside those of the schedule."""
+    """POST /cron/{name}/trigger -> ``{job_id, triggered, cron, ...}``: a run now, beside those of the schedule.
+
+    ``triggered`` is false when a unique job was there already: then it is that one's id.
+    """
     parse_object_or_nothing(await call.body())
     name = _name(call)
     outcome = await call.submit(call.site.home_of(name), TriggerCron(name=name, **call.base))
-    return call.json({**_twins(_entry_of(outcome)), "job_id": outcome.data["job_id"], "triggered": True})
+    existing = outcome.data.get("existing", {}).get("0")
+    job_id = existing or id_of(bytes(outcome.jobs[0]))
+    return call.json({**_twins(await _read(call)), "job_id": job_id, "triggered": existing is None})
 
 
 async def history(call: Call) -> Answer:

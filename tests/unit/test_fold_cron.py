@@ -21,7 +21,19 @@ from ojs_stream.core.commands import (
 from ojs_stream.core.homes import home_in_id, home_of
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import CronRecord, UniqueRule, decode_record
-from tests.support.builders import MINUTE, SECOND, START, Fold, command, enqueue, job, nack, policy, queue_at
+from tests.support.builders import (
+    MINUTE,
+    SECOND,
+    START,
+    Fold,
+    command,
+    enqueue,
+    job,
+    jobs_of,
+    nack,
+    policy,
+    queue_at,
+)
 from tests.support.recount import recount_all
 
 HOMES = pytest.mark.parametrize("homes", [1, 4])
@@ -397,7 +409,7 @@ def test_cancel_previous_is_told_of_a_cancelled_job_even_when_the_next_is_refuse
 def test_a_run_by_hand_leaves_the_schedule_alone(homes: int) -> None:
     fold = Fold(homes)
     register(fold)
-    ids = [ask(fold, TriggerCron).data["job_id"] for _ in range(2)]
+    ids = [str(jobs_of(ask(fold, TriggerCron))[0]["id"]) for _ in range(2)]
     assert sorted(ids) == sorted(jobs_in(fold))
     assert len(set(ids)) == 2, "in the same millisecond, too"
     entry = entry_of(fold)
@@ -407,13 +419,27 @@ def test_a_run_by_hand_leaves_the_schedule_alone(homes: int) -> None:
     assert outcomes(fold)[0] == ("skipped", "overlap_skip"), "what runs by hand runs"
 
 
-def test_a_refused_run_by_hand_is_the_clients_to_know() -> None:
-    fold = Fold()
-    register(fold, job_fields={"unique": unique_at(0)})
-    ask(fold, TriggerCron)
-    refused = ask(fold, TriggerCron)
-    assert refused.code == "duplicate"
-    assert entry_of(fold).runs == 1
+@HOMES
+def test_a_refused_run_by_hand_is_the_clients_to_know_whichever_home_decides(homes: int) -> None:
+    for lock_home in range(homes):
+        fold = Fold(homes)
+        register(fold, job_fields={"unique": unique_at(lock_home)})
+        (made,) = jobs_of(ask(fold, TriggerCron))
+        refused = ask(fold, TriggerCron)
+        assert (refused.code, refused.details["existing_job_id"]) == ("duplicate", made["id"])
+        assert entry_of(fold).runs == 1
+        assert [each.id for each in entry_of(fold).running] == [made["id"]]
+
+
+@HOMES
+def test_a_run_by_hand_that_gives_way_to_a_unique_job_names_that_one(homes: int) -> None:
+    for lock_home in range(homes):
+        fold = Fold(homes)
+        register(fold, job_fields={"unique": unique_at(lock_home, on_conflict="ignore")})
+        (made,) = jobs_of(ask(fold, TriggerCron))
+        again = ask(fold, TriggerCron)
+        assert again.data["existing"] == {"0": made["id"]}
+        assert entry_of(fold).runs == 1
 
 
 def test_a_paused_entry_fires_by_hand_only_and_resumes_at_its_next_instant() -> None:

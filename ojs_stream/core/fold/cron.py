@@ -172,19 +172,28 @@ def _occur(world: World, entry: CronRecord, command: Fire) -> CronRecord:
     new = _job_of(world, entry, command.tick, str(entry.serial))
     _make_room(world, entry)
     try:
-        return _started(world, entry, run, new)
+        existing = _existing(_enqueue(world, new))
     except RefusedError as refusal:
         existing = str(refusal.details.get("existing_job_id", ""))
         return _skipped(world, entry, run, refusal.message, existing)
+    if existing:
+        return _skipped(world, entry, run, f"Job '{existing}' has the same unique key.", existing)
+    return _started(world, entry, run, new)
 
 
-def trigger_cron(world: World, command: TriggerCron) -> Outcome:
-    """A run by hand: also of a paused entry, and beside a run that is not over (unless its policy cancels it)."""
+def trigger_cron(world: World, command: TriggerCron) -> Outcome | None:
+    """A run by hand: also of a paused entry, and beside a run that is not over (unless its policy cancels it).
+
+    The outcome is that of the enqueue, from the home that decides about it.
+    """
     entry = _known(world, command.name)
     new = _job_of(world, entry, world.now, f"{entry.serial}:{world.next_sequence()}")
     _make_room(world, entry)
-    run = CronRun(due=world.now, at=world.now, outcome="triggered", reason="manual")
-    return _told(_put(world, _started(world, entry, run, new)), job_id=new.id)
+    outcome = _enqueue(world, new, command.submit)
+    if not _existing(outcome):
+        run = CronRun(due=world.now, at=world.now, outcome="triggered", reason="manual")
+        _put(world, _started(world, entry, run, new))
+    return outcome
 
 
 def _job_of(world: World, entry: CronRecord, due: int, salt: str) -> NewJob:
@@ -212,8 +221,7 @@ def _make_room(world: World, entry: CronRecord) -> None:
 
 
 def _started(world: World, entry: CronRecord, run: CronRun, new: NewJob) -> CronRecord:
-    """The job is enqueued, or asked for at the home that decides; ``RefusedError`` if it is refused here."""
-    _enqueue(world, new)
+    """The job is enqueued, or asked for at the home that decides."""
     started = structs.replace(
         entry,
         last_run=world.now,
@@ -226,23 +234,26 @@ def _started(world: World, entry: CronRecord, run: CronRun, new: NewJob) -> Cron
     return started
 
 
-def _enqueue(world: World, new: NewJob) -> None:
+def _enqueue(world: World, new: NewJob, submit: str = "") -> Outcome | None:
+    """The outcome if this home decides at once, else who waits for ``submit`` hears it from the home that does."""
     decides = world.home_of(new.queue) if new.unique is None else new.unique.home
     # The source says that it comes from the log itself: it needs no room in a bounded queue.
-    command: Enqueue = system_command(Enqueue, jobs=(new,), source=str(world.home))
+    command: Enqueue = system_command(Enqueue, jobs=(new,), source=str(world.home), submit=submit)
     if decides != world.home:
         world.message(decides, command)
-        return
+        world.reply(submit, Outcome(forwarded=decides))
+        return None
     before = world.savepoint()
     try:
-        outcome = enqueue(world, command)
+        return enqueue(world, command)
     except RefusedError:
         world.rollback(before)
         raise
-    if outcome is not None and "existing" in outcome.data:
-        existing = outcome.data["existing"]["0"]
-        details = {"existing_job_id": existing}
-        raise RefusedError("duplicate", f"Job '{existing}' has the same unique key.", details=details)
+
+
+def _existing(outcome: Outcome | None) -> str:
+    """The unique job that is there already, if the new one was not stored because of it."""
+    return str(outcome.data.get("existing", {}).get("0", "")) if outcome is not None else ""
 
 
 def _skipped(world: World, entry: CronRecord, run: CronRun, reason: str, existing: str) -> CronRecord:
