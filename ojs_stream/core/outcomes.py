@@ -64,6 +64,8 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
     timezone: str | None = None
     run_count: int | None = None
     existing_job_id: str | None = None
+    previous_priority: int | None = None
+    new_priority: int | None = None
 
 
 class Event(Struct, frozen=True, kw_only=True):
