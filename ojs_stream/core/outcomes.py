@@ -66,6 +66,9 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
     existing_job_id: str | None = None
     previous_priority: int | None = None
     new_priority: int | None = None
+    depth: int | None = None
+    bound: int | None = None
+    jobs_affected: int | None = None
 
 
 class Event(Struct, frozen=True, kw_only=True):

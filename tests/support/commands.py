@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from typing import Any
 
@@ -14,15 +15,19 @@ from ojs_stream.core.commands import (
     Beat,
     Cancel,
     Command,
+    Configure,
     DeleteCron,
     DeleteDead,
+    DeleteQueue,
     Direct,
+    Drain,
     Enqueue,
     Extend,
     Fire,
     GiveBack,
     Pause,
     Promote,
+    Purge,
     PutCron,
     RemoveWorker,
     Reset,
@@ -32,8 +37,11 @@ from ojs_stream.core.commands import (
     Tick,
     TriggerCron,
 )
+from ojs_stream.core.config_body import parse_config_body
 from ojs_stream.core.homes import home_of
+from ojs_stream.core.names import DEFAULT_CONFIG
 from ojs_stream.core.records import Retention, UniqueRule
+from ojs_stream.core.states import STATES
 from tests.support.builders import (
     MINUTE,
     SECOND,
@@ -114,6 +122,25 @@ def _rules(homes: int) -> list[UniqueRule]:
     return [unique(key, homes=homes, **kind) for key, kind in zip("aabb", kinds, strict=True)]
 
 
+_CONFIGS: list[dict[str, Any]] = [
+    {"max_size": 3},
+    {"default_timeout": 4, "retention": "5s", "default_retry": {"max_attempts": 3}},
+    {"max_size": None, "allowed_job_types": ["email.*"]},
+]
+
+
+def _configure(queue: str, fields: dict[str, Any]) -> Command:
+    body = parse_config_body(queue, json.dumps(fields).encode())
+    return command(Configure, queue=queue, config=body.config, names=body.names)
+
+
+def _delete(queue: str, target: str) -> Command:
+    """Moved to another queue, or discarded where both are the same."""
+    if queue == target:
+        return command(DeleteQueue, queue=queue, strategy="discard")
+    return command(DeleteQueue, queue=queue, strategy="move", target=target)
+
+
 def _commands(homes: int) -> st.SearchStrategy[Command]:
     ids = st.sampled_from(job_ids(homes))
     queues = st.sampled_from(QUEUES)
@@ -147,6 +174,10 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
         st.builds(lambda some, worker: command(GiveBack, worker_id=worker, job_ids=some), some_ids, workers),
         st.builds(lambda queue: command(Pause, queue=queue), queues),
         st.builds(lambda queue: command(Resume, queue=queue), queues),
+        st.builds(lambda queue: command(Drain, queue=queue), queues),
+        st.builds(_configure, st.sampled_from((DEFAULT_CONFIG, *QUEUES)), st.sampled_from(_CONFIGS)),
+        st.builds(lambda queue, state: command(Purge, queue=queue, state=state), queues, st.sampled_from(STATES)),
+        st.builds(_delete, queues, queues),
         st.builds(
             lambda worker, state: command(Beat, worker_id=worker, state=state, dead_after_ms=3_000, keep_ms=9_000),
             workers,

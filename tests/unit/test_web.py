@@ -17,10 +17,23 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web_runner import BaseRunner
 
 from ojs_stream import stamp
-from ojs_stream.core.commands import Ack, Cancel, Claim, Command, Enqueue, Extend, GiveBack, Nack, NewJob
+from ojs_stream.core.commands import (
+    Ack,
+    Cancel,
+    Claim,
+    Command,
+    Configure,
+    DeleteQueue,
+    Enqueue,
+    Extend,
+    GiveBack,
+    Nack,
+    NewJob,
+    Purge,
+)
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import Control, Job, JobRecord, Retention, WorkerRecord, public_json
+from ojs_stream.core.records import ConfigRecord, Control, Job, JobRecord, Retention, WorkerRecord, public_json
 from ojs_stream.core.retry import DEFAULT_POLICY
 from ojs_stream.core.selection import Filter
 from ojs_stream.errors import UnavailableError
@@ -105,6 +118,9 @@ class FakeWorkers:
 
 
 class FakeQueues:
+    def __init__(self) -> None:
+        self.own: dict[str, ConfigRecord] = {}
+
     async def names(self) -> list[str]:
         return ["default", "q"]
 
@@ -116,6 +132,12 @@ class FakeQueues:
 
     async def with_minutes(self, name: str, now_ms: int) -> tuple[None, list[Any]]:
         return None, []
+
+    async def own_configs(self, names: Sequence[str]) -> list[ConfigRecord | None]:
+        return [self.own.get(name) for name in names]
+
+    async def configs(self, names: Sequence[str]) -> list[ConfigRecord | None]:
+        return await self.own_configs(names)
 
 
 class FakeQueries:
@@ -284,6 +306,10 @@ WRONG: list[WrongRow] = [
     ("POST", "/ojs/v1/workers/ack", b'{"job_id":"zzz"}', {}, 404, "not_found"),
     ("GET", "/ojs/v1/queues/Bad_Name/stats", None, {}, 400, "invalid_request"),
     ("GET", "/ojs/v1/queues/unseen", None, {}, 404, "not_found"),
+    ("PUT", "/ojs/v1/queues/q/config", b'{"max":1}', {}, 400, "invalid_request"),
+    ("PUT", "/ojs/v1/queues/q/config", b'{"producers":["x"]}', {}, 422, "unsupported"),
+    ("DELETE", "/ojs/v1/queues/_default", b"{}", {}, 400, "invalid_request"),
+    ("DELETE", "/ojs/v1/admin/queues/q/jobs", b'{"states":["active"]}', {}, 400, "invalid_request"),
     ("GET", "/ojs/v1/workers/unseen", None, {}, 404, "not_found"),
     ("GET", "/ojs/v1/jobs?limit=x", None, {}, 400, "invalid_request"),
     ("GET", "/ojs/v1/jobs?state=lost", None, {}, 400, "invalid_request"),
@@ -308,6 +334,42 @@ async def test_a_wrong_method_names_the_right_ones(edge: Edge) -> None:
     _, body, headers = await edge.call("PUT", "/ojs/v1/jobs", {})
     assert headers["Allow"] == "GET, POST"
     assert body["error"]["details"]["allowed"] == ["GET", "POST"]
+
+
+async def test_a_full_queue_says_how_full_it_is(edge: Edge) -> None:
+    details = {"queue": "q", "depth": 5, "bound": 5, "strategy": "reject", "type": "a.b"}
+    edge.gateway.answers[Enqueue] = [Outcome(code="QUEUE_FULL", message="It is full.", details=details)]
+    status, body, headers = await edge.call("POST", "/ojs/v1/jobs", JOB)
+    check_envelope(body, "QUEUE_FULL")
+    assert (status, headers["Retry-After"]) == (429, "1")
+    assert (headers["X-OJS-Queue-Depth"], headers["X-OJS-Queue-Bound"]) == ("5", "5")
+    assert body["error"]["details"] == details
+
+
+async def test_the_template_is_configured_at_the_home_of_its_name(edge: Edge) -> None:
+    edge.queries.queues.own["_default"] = ConfigRecord(name="_default", max_size=5, version=1)
+    status, body, _ = await edge.call("PUT", "/ojs/v1/queues/_default/config", {"max_size": 5})
+    ((home, command),) = edge.gateway.sent
+    assert (status, home) == (200, home_of("_default", HOMES))
+    assert isinstance(command, Configure)
+    assert (command.names, command.config.max_size) == (("max_size",), 5)
+    assert (body["own"]["max_size"], body["config"]["default_timeout"], body["version"]) == (5, 1800, 1)
+
+
+async def test_a_purge_repeats_until_no_more_is_left(edge: Edge) -> None:
+    counts = [(1_000, True), (1_000, True), (7, False)]
+    edge.gateway.answers[Purge] = [Outcome(data={"purged": n, "more": more}) for n, more in counts]
+    asked = {"states": ["completed"], "confirm": True}
+    status, body, _ = await edge.call("DELETE", "/ojs/v1/admin/queues/q/jobs", asked)
+    assert (status, body["purged_count"], body["states"]) == (200, 2_007, ["completed"])
+
+
+@pytest.mark.parametrize(("gone", "status", "state"), [(True, 200, "deleted"), (False, 202, "draining")])
+async def test_a_deletion_says_whether_it_goes_on(edge: Edge, gone: bool, status: int, state: str) -> None:
+    edge.gateway.answers[DeleteQueue] = [Outcome(data={"jobs_affected": 3, "deleted": gone})]
+    asked = {"strategy": "move", "target_queue": "other"}
+    got, body, _ = await edge.call("DELETE", "/ojs/v1/queues/q", asked)
+    assert (got, body["state"], body["deleted"], body["target_queue"]) == (status, state, gone, "other")
 
 
 async def test_a_retry_policy_is_refused_with_422(edge: Edge) -> None:
@@ -745,3 +807,51 @@ async def test_a_claim_that_comes_too_late_gives_its_jobs_back(edge: Edge) -> No
     await asyncio.wait_for(given_back.wait(), 5)
     assert isinstance(edge.commands[-1], GiveBack)
     assert edge.commands[-1].job_ids == (CLIENT_ID,)
+
+
+# ------------------------------------------------------------------ unique jobs
+
+
+def _deduplicated(job_id: str, count: int = 1) -> Outcome:
+    existing = {str(place): job_id for place in range(count)}
+    return Outcome(jobs=(msgspec.Raw(b"null"),) * count, data={"existing": existing})
+
+
+async def test_an_ignored_job_is_answered_with_the_existing_one(edge: Edge) -> None:
+    edge.queries.stored[CLIENT_ID] = 3, record_of(CLIENT_ID, state="active")
+    edge.gateway.answers[Enqueue] = [_deduplicated(CLIENT_ID)]
+    status, body, headers = await edge.call("POST", "/ojs/v1/jobs", {**JOB, "unique": {"on_conflict": "ignore"}})
+    assert (status, body["deduplicated"], body["job"]["id"]) == (200, True, CLIENT_ID)
+    assert (body["job"]["state"], headers["Location"]) == ("active", f"/ojs/v1/jobs/{CLIENT_ID}")
+
+
+async def test_an_existing_job_that_is_nowhere_yet_is_asked_for_again(edge: Edge) -> None:
+    edge.gateway.answers[Enqueue] = [_deduplicated(CLIENT_ID)]
+    status, body, headers = await edge.call("POST", "/ojs/v1/jobs", {**JOB, "unique": {"on_conflict": "ignore"}})
+    assert (status, body["error"]["code"], headers["Retry-After"]) == (503, "backend_error", "1")
+
+
+async def test_in_a_batch_the_existing_job_stands_where_the_new_one_was_asked_for(edge: Edge) -> None:
+    edge.queries.stored[CLIENT_ID] = 3, record_of(CLIENT_ID)
+    edge.gateway.answers[Enqueue] = [_deduplicated(CLIENT_ID, 2)]
+    status, body, _ = await edge.call("POST", "/ojs/v1/jobs/batch", {"jobs": [JOB, JOB]})
+    assert (status, body["count"], [job["id"] for job in body["jobs"]]) == (201, 2, [CLIENT_ID] * 2)
+
+
+async def test_a_unique_job_is_decided_at_its_lock(edge: Edge) -> None:
+    unique = {"keys": ["args"]}
+    for queue in ("a", "b", "c"):
+        await edge.call("POST", "/ojs/v1/jobs", {**JOB, "queue": queue, "unique": unique})
+    homes = {home for home, _ in edge.gateway.sent}
+    assert len(homes) == 1
+    for command in edge.commands:
+        assert isinstance(command, Enqueue)
+        assert command.jobs[0].unique is not None
+        assert command.jobs[0].unique.home in homes
+
+
+async def test_a_duplicate_is_told_with_what_the_lock_knows(edge: Edge) -> None:
+    details = {"existing_job_id": CLIENT_ID, "existing_job_state": "scheduled", "unique_key": "f" * 64}
+    edge.gateway.answers[Enqueue] = [Outcome(code="duplicate", message="it is there", details=details)]
+    status, body, _ = await edge.call("POST", "/ojs/v1/jobs", {**JOB, "unique": {}})
+    assert (status, body["error"]["details"]) == (409, details)
