@@ -17,6 +17,7 @@ from ojs_stream.core.records import (
     Hold,
     JobRecord,
     LimitRule,
+    OverlapPolicy,
     Override,
     Pressure,
     Retention,
@@ -379,6 +380,56 @@ class Adopt(Command, frozen=True, kw_only=True, omit_defaults=True, tag="adopt")
     """Homes that it passes by first: those of its watchers, so that its notes reach them in order."""
 
 
+class PutCron(Command, frozen=True, kw_only=True, omit_defaults=True, tag="put_cron"):
+    """Register a cron entry, or change one (``changes``: only that version of it)."""
+
+    name: str
+    expression: str
+    timezone: str
+    overlap: OverlapPolicy
+    job: NewJob
+    template: Raw
+    anchor: int
+    next_at: int
+    """The first instant of the schedule after now, 0 if there is none."""
+    enabled: bool | None = None
+    """``None``: as it is, and a new one is enabled."""
+    description: str | None = None
+    changes: int = 0
+
+
+class SwitchCron(Command, frozen=True, kw_only=True, omit_defaults=True, tag="switch_cron"):
+    """Pause a cron entry, or let it fire again: ``next_at`` is of its ``version`` then."""
+
+    name: str
+    enabled: bool
+    next_at: int = 0
+    version: int = 0
+
+
+class DeleteCron(Command, frozen=True, kw_only=True, omit_defaults=True, tag="delete_cron"):
+    """Forget a cron entry; its jobs stay."""
+
+    name: str
+
+
+class TriggerCron(Command, frozen=True, kw_only=True, omit_defaults=True, tag="trigger_cron"):
+    """Run a cron entry now, whatever its schedule says."""
+
+    name: str
+
+
+class Fire(Command, frozen=True, kw_only=True, omit_defaults=True, tag="fire"):
+    """From the cron timer: ``tick`` is the latest instant of the version's schedule, ``next_at`` the next."""
+
+    name: str
+    tick: int
+    next_at: int
+    version: int
+    missed: int = 0
+    """So many instants since the entry's ``next_at`` have passed before ``tick``."""
+
+
 class Configure(Command, frozen=True, kw_only=True, omit_defaults=True, tag="configure"):
     """Set the configuration of a queue, or of the template ``_default``, at its home."""
 
@@ -545,6 +596,11 @@ AnyCommand = (
     | RetryDead
     | DeleteDead
     | Adopt
+    | PutCron
+    | SwitchCron
+    | DeleteCron
+    | TriggerCron
+    | Fire
     | Configure
     | Configured
     | Drain

@@ -67,6 +67,11 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
     step_type: str | None = None
     steps_remaining: int | None = None
     failed_step_id: str | None = None
+    cron_name: str | None = None
+    cron_expr: str | None = None
+    timezone: str | None = None
+    run_count: int | None = None
+    existing_job_id: str | None = None
     previous_priority: int | None = None
     new_priority: int | None = None
     depth: int | None = None

@@ -410,12 +410,65 @@ class ConfigRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Exact, or a beginning with ``*`` behind it."""
 
 
+OverlapPolicy = Literal["skip", "allow", "cancel_previous", "enqueue"]
+
+
+class CronJob(Struct, frozen=True):
+    """A job of a cron entry that is not over, as far as the entry knows."""
+
+    id: str
+    queue: str
+
+
+class CronRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One occurrence of a cron entry. Instants in ms since the epoch."""
+
+    due: int
+    """The instant of the schedule; of a run by hand, when it was asked for."""
+    at: int
+    """When it was decided."""
+    outcome: Literal["triggered", "skipped"]
+    job: str = ""
+    """The job that was enqueued, or was to be."""
+    reason: str = ""
+    """Why it was skipped; ``manual`` for a run by hand."""
+    state: str = ""
+    """How the job has ended; empty while it has not."""
+    missed: int = 0
+    """So many instants before this one passed while nobody could look; they are not made up for."""
+
+
 class CronRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A cron entry at hash(its name)."""
+    """A cron entry at hash(its name) (OJS.md 5.2). Instants in ms since the epoch, 0 = none."""
 
     name: str
+    expression: str
+    template: Raw
+    """The job as the client wrote it: an object with ``type``, ``args`` and maybe ``meta``, ``options``."""
+    job: Raw
+    """The checked ``NewJob`` that each run enqueues, as JSON; its id is made then."""
+    serial: int
+    """Unlike for every entry of this home, also of the same name: ids of jobs are derived from it."""
+    version: int
+    """+1 with every change of the definition: what was computed from an older one is void."""
+    anchor: int
+    """Where ``@every`` counts from."""
+    created: int
+    updated: int
+    timezone: str = "UTC"
+    overlap: OverlapPolicy = "skip"
+    enabled: bool = True
+    description: str | None = None
     next_at: int = 0
-    """When it fires next (ms); 0: never (paused)."""
+    """When it fires next; 0: never (paused)."""
+    last_tick: int = 0
+    """The last instant of the schedule that was decided: it and all before it never fire again."""
+    last_run: int = 0
+    runs: int = 0
+    running: tuple[CronJob, ...] = ()
+    """The newest of its jobs that are not over, oldest first (``RUNNING_MAX``)."""
+    history: tuple[CronRun, ...] = ()
+    """The last occurrences, newest first (``HISTORY_MAX``)."""
 
 
 FlowKind = Literal["chain", "group", "batch", "dag"]
@@ -721,6 +774,11 @@ def _worker_entries(worker: WorkerRecord) -> Entries:
     }
 
 
+def _cron_entries(entry: CronRecord) -> Entries:
+    due: Entries = {("due", "cron"): (f"cron:{entry.name}", entry.next_at)} if entry.next_at else {}
+    return {("crons",): (entry.name, 0), **due}
+
+
 def _queue_entries(queue: QueueRecord) -> Entries:
     """A window that is used up ends by a tick: until then nobody need ask."""
     entries: Entries = {} if queue.deleted else {("queues",): (queue.name, 0)}
@@ -801,6 +859,7 @@ _ENTRIES: dict[type, Callable[[Any], Entries]] = {
     LimitRecord: _limit_entries,
     SlotRecord: _slot_entries,
     WorkflowRecord: _workflow_entries,
+    CronRecord: _cron_entries,
 }
 """The records that stand in indexes."""
 

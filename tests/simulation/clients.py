@@ -180,13 +180,14 @@ class Client:
         home = deciding_home(jobs, self._cluster.homes)
         command = Enqueue(v=1, actor="sim", jobs=jobs, batch=count > 1)
         ids = [job.id for job in jobs]
-        line = await self.ask("enqueue", home, command, ids=ids)
-        if line.jobs == [None]:
-            # Another job is there already, or takes the contents of this one.
-            line.fields["ids"] = []
-        if line.answer in ("unknown", "not_written") and chosen and self._rng.random() < 0.7:
+        lines = [await self.ask("enqueue", home, command, ids=ids)]
+        if lines[0].answer in ("unknown", "not_written") and chosen and self._rng.random() < 0.7:
             # With ids of its own a client may simply ask again.
-            await self.ask("enqueue", home, command, ids=ids)
+            lines.append(await self.ask("enqueue", home, command, ids=ids))
+        for line in lines:
+            if line.jobs == [None]:
+                # Another job is there already, or takes the contents of this one.
+                line.fields["ids"] = []
 
     async def claim(self) -> None:
         """Some jobs of one home's queues."""

@@ -273,7 +273,7 @@ class Fold:
             return home_of(asked.queues[0], self.homes)
         if isinstance(asked, StartWorkflow | CancelWorkflow):
             return home_in_id(asked.id)
-        for name in ("queue", "worker_id"):
+        for name in ("queue", "worker_id", "name"):
             value = getattr(asked, name, "")
             if value and not hasattr(asked, "job_id") and not hasattr(asked, "job_ids"):
                 return home_of(value, self.homes)

@@ -18,17 +18,20 @@ from ojs_stream.core.commands import (
     CancelWorkflow,
     Command,
     Configure,
+    DeleteCron,
     DeleteDead,
     DeleteQueue,
     Direct,
     Drain,
     Enqueue,
     Extend,
+    Fire,
     GiveBack,
     NewJob,
     Pause,
     Promote,
     Purge,
+    PutCron,
     RemoveWorker,
     Reprioritize,
     Reset,
@@ -36,19 +39,35 @@ from ojs_stream.core.commands import (
     RetryDead,
     RetryJob,
     StartWorkflow,
+    SwitchCron,
     Tick,
+    TriggerCron,
 )
 from ojs_stream.core.config_body import parse_config_body
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.names import DEFAULT_CONFIG
 from ojs_stream.core.records import Retention, UniqueRule
 from ojs_stream.core.states import STATES
-from tests.support.builders import MINUTE, SECOND, Fold, claim, command, enqueue, job, nack, policy, tick, unique
+from tests.support.builders import (
+    MINUTE,
+    SECOND,
+    START,
+    Fold,
+    claim,
+    command,
+    enqueue,
+    job,
+    nack,
+    policy,
+    tick,
+    unique,
+)
 from tests.support.flows import leaf, start_of
 
 Step = tuple[int, int | None, Command]
 QUEUES = ("alpha", "beta", "gamma")
 WORKERS = ("w1", "w2", "wö:3")
+CRONS = ("hourly", "night.ly")
 KEYS = ("key 1", "key 2")
 IDS = 16
 SHORT = Retention(10 * SECOND, 20 * SECOND, 30 * SECOND, 40 * SECOND)
@@ -219,6 +238,45 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
         st.builds(lambda worker: command(RemoveWorker, worker_id=worker), workers),
         st.builds(tick, st.sampled_from(("run", "reap"))),
         st.builds(tick, st.sampled_from(("run", "reap"))),
+        _cron_commands(homes),
+        _cron_commands(homes),
+    )
+
+
+def _cron_commands(homes: int) -> st.SearchStrategy[Command]:
+    names = st.sampled_from(CRONS)
+    versions = st.integers(1, 3)
+    instants = st.integers(0, 20).map(lambda seconds: START + seconds * SECOND)
+
+    def put(name: str, number: int, next_at: int, changes: int) -> Command:
+        return command(
+            PutCron,
+            name=name,
+            expression=f"@every {1 + number % 2}s",
+            timezone="UTC",
+            overlap=("skip", "allow", "cancel_previous", "enqueue")[number % 4],
+            job=job(QUEUES[number % 3], homes=homes, id="", client_id=False, retention=SHORT),
+            template=Raw(b'{"type":"email.send","args":[]}'),
+            anchor=START,
+            next_at=next_at,
+            changes=changes,
+            enabled=(None, True, False)[number % 3],
+        )
+
+    def fire(name: str, due: int, version: int) -> Command:
+        return command(Fire, name=name, tick=due, next_at=due + SECOND, version=version)
+
+    def switch(name: str, enabled: bool, next_at: int, version: int) -> Command:
+        return command(SwitchCron, name=name, enabled=enabled, next_at=next_at, version=version)
+
+    return st.one_of(
+        st.builds(put, names, st.integers(0, 11), instants, st.sampled_from((0, 0, 0, 1))),
+        st.builds(fire, names, instants, versions),
+        st.builds(fire, names, instants, versions),
+        st.builds(fire, names, instants, versions),
+        st.builds(switch, names, st.booleans(), instants, versions),
+        st.builds(lambda name: command(TriggerCron, name=name), names),
+        st.builds(lambda name: command(DeleteCron, name=name), names),
     )
 
 

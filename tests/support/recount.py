@@ -61,6 +61,7 @@ def _wanted(dump: Dump) -> dict[str, dict[str, int]]:
     _want_locks(dump, wanted)
     _want_queues(dump, wanted)
     _want_limits(dump, wanted)
+    _want_crons(dump, wanted)
     return {name: content for name, content in wanted.items() if content}
 
 
@@ -70,6 +71,13 @@ def _deadlines(dump: Dump) -> dict[str, int]:
         for kind, field in DEADLINES.items()
         for name, record in _kind(dump, kind).items()
     }
+
+
+def _want_crons(dump: Dump, wanted: dict[str, dict[str, int]]) -> None:
+    for name, entry in _kind(dump, "cron").items():
+        wanted["crons"][name] = 0
+        if entry.get("enabled", True) and entry.get("next_at"):
+            wanted["due:cron"][f"cron:{name}"] = entry["next_at"]
 
 
 def _want_locks(dump: Dump, wanted: dict[str, dict[str, int]]) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from ojs_stream.core import commands as c
 from ojs_stream.core.fold import (
     bulk,
+    cron,
     deletion,
     enqueue,
     holds,
@@ -32,7 +33,7 @@ from ojs_stream.core.fold import (
 from ojs_stream.core.names import DEFAULT_CONFIG
 from ojs_stream.core.outcomes import Effect, Outcome
 from ojs_stream.core.records import JobRecord, Watcher, WatcherKind
-from ojs_stream.core.world import MINUTE_SLOTS, NeedMore, Needs, Savepoint, World, raw
+from ojs_stream.core.world import FIRST_LOOK, MINUTE_SLOTS, NeedMore, Needs, Savepoint, World, raw
 from ojs_stream.errors import RefusedError
 
 OUTAGE_MS = 5_000
@@ -78,6 +79,11 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.RetryDead: lifecycle.retry_dead,
     c.DeleteDead: lifecycle.delete_dead,
     c.Adopt: lifecycle.adopt,
+    c.PutCron: cron.put_cron,
+    c.SwitchCron: cron.switch_cron,
+    c.DeleteCron: cron.delete_cron,
+    c.TriggerCron: cron.trigger_cron,
+    c.Fire: cron.fire,
     c.Configure: queues.configure,
     c.Configured: queues.configured,
     c.Drain: queues.drain,
@@ -99,6 +105,7 @@ OBSERVERS: dict[WatcherKind, Callable[[World, Watcher, c.JobNote], None]] = {
     "lock": locks.observe,
     "limit": limits.observe,
     "workflow": workflows.observe,
+    "cron": cron.observe,
 }
 """Who is told of a job's change of state."""
 
@@ -326,7 +333,11 @@ def _worker_needs(_world: World, command: c.Beat, _now: int, needs: Needs) -> No
 
 
 def _tick_needs(_world: World, command: c.Tick, _now: int, needs: Needs) -> None:
-    needs.head(("due", command.index), ticks.TICK_MAX)
+    needs.head(("due", command.index), FIRST_LOOK, follow=False)
+
+
+def _cron_needs(_world: World, command: c.Fire, _now: int, needs: Needs) -> None:
+    needs.records.add(("cron", command.name))
 
 
 NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
@@ -345,6 +356,7 @@ NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
     c.Watched: _watched_needs,
     c.StartWorkflow: _start_needs,
     **dict.fromkeys((c.Beat, c.Direct, c.RemoveWorker), _worker_needs),
+    **dict.fromkeys((c.PutCron, c.SwitchCron, c.DeleteCron, c.TriggerCron, c.Fire), _cron_needs),
     **dict.fromkeys((c.Ack, c.Nack, c.Cancel, c.Activate, c.Promote, c.RetryDead, c.DeleteDead), _job_needs),
     **dict.fromkeys((c.Reprioritize, c.RetryJob), _job_needs),
 }

@@ -87,7 +87,7 @@ def _promote_due(world: World, queue: str) -> None:
 
 
 def _due(world: World, index: Key) -> list[tuple[int, str]]:
-    due = [(at, job_id) for at, job_id in world.head(index, PROMOTED_MAX) if at <= world.now]
+    due = world.due(index, PROMOTED_MAX)
     world.require([("job", job_id) for _, job_id in due])
     return due
 

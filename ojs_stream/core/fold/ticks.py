@@ -33,8 +33,7 @@ TICK_MAX = 256
 
 def tick(world: World, command: Tick) -> Outcome:
     """Move what is due at the record's time. ``data``: how many ``moved``, whether ``more`` is left."""
-    index = ("due", command.index)
-    due = [member for at, member in world.head(index, TICK_MAX) if at <= world.now]
+    due = [member for _, member in world.due(("due", command.index), TICK_MAX)]
     world.require([key_of_member(member) for member in due])
     moved = sum(_fall_due(world, member, command) for member in due)
     return Outcome(data={"moved": moved, "more": len(due) == TICK_MAX and moved > 0})
