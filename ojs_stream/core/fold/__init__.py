@@ -13,6 +13,8 @@ import msgspec
 
 from ojs_stream.core import commands as c
 from ojs_stream.core.fold import (
+    bulk,
+    deletion,
     enqueue,
     holds,
     home,
@@ -25,6 +27,7 @@ from ojs_stream.core.fold import (
     watchers,
     workers,
 )
+from ojs_stream.core.names import DEFAULT_CONFIG
 from ojs_stream.core.outcomes import Effect, Outcome
 from ojs_stream.core.records import Watcher, WatcherKind
 from ojs_stream.core.world import MINUTE_SLOTS, NeedMore, Needs, Savepoint, World, raw
@@ -59,6 +62,9 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.Extend: leases.extend,
     c.Cancel: lifecycle.cancel,
     c.Activate: lifecycle.activate,
+    c.Reprioritize: lifecycle.reprioritize,
+    c.RetryJob: lifecycle.retry_job,
+    c.Bulk: bulk.bulk,
     c.Promote: lifecycle.promote_retry,
     c.Tick: ticks.tick,
     c.Pause: queues.pause,
@@ -70,6 +76,12 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.RetryDead: lifecycle.retry_dead,
     c.DeleteDead: lifecycle.delete_dead,
     c.Adopt: lifecycle.adopt,
+    c.Configure: queues.configure,
+    c.Configured: queues.configured,
+    c.Drain: queues.drain,
+    c.Purge: deletion.purge,
+    c.DeleteQueue: deletion.delete_queue,
+    c.EmptyQueue: deletion.empty_queue,
 }
 
 OBSERVERS: dict[WatcherKind, Callable[[World, Watcher, c.JobNote], None]] = {
@@ -142,7 +154,7 @@ def _outcome_of(world: World, command: c.AnyCommand, marked: Savepoint) -> Outco
         world.rollback(marked)
         outcome = Outcome(code=refusal.code, message=refusal.message, details=refusal.details)
         if isinstance(command, c.Enqueue):
-            enqueue.refused(world, command, refusal.message)
+            enqueue.refused(world, command, refusal)
     while world.observations:
         watcher, note = world.observations.pop(0)
         OBSERVERS[watcher.kind](world, watcher, note)
@@ -205,6 +217,9 @@ def needs_of(world: World, command: c.AnyCommand | c.BadCommand, now: int, needs
 
 
 def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) -> None:
+    if command.replay:
+        needs.records.add(("replay", command.replay))
+    needs.records.add(("config", DEFAULT_CONFIG))
     for job in command.jobs:
         needs.records.add(("config", job.queue))
         if world.home_of(job.queue) == world.home:
@@ -249,6 +264,7 @@ def _jobs_needs(_world: World, command: c.Extend, _now: int, needs: Needs) -> No
 
 def _queue_needs(_world: World, command: c.Pause, _now: int, needs: Needs) -> None:
     needs.records.add(("queue", command.queue))
+    needs.records.add(("config", command.queue))
 
 
 def _worker_needs(_world: World, command: c.Beat, _now: int, needs: Needs) -> None:
@@ -268,9 +284,10 @@ NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
     c.Claim: _claim_needs,
     c.Extend: _jobs_needs,
     c.GiveBack: _jobs_needs,
-    c.Pause: _queue_needs,
-    c.Resume: _queue_needs,
+    c.Bulk: _jobs_needs,
+    **dict.fromkeys((c.Pause, c.Resume, c.Drain, c.Configure, c.Purge, c.DeleteQueue, c.EmptyQueue), _queue_needs),
     c.Tick: _tick_needs,
     **dict.fromkeys((c.Beat, c.Direct, c.RemoveWorker), _worker_needs),
     **dict.fromkeys((c.Ack, c.Nack, c.Cancel, c.Activate, c.Promote, c.RetryDead, c.DeleteDead), _job_needs),
+    **dict.fromkeys((c.Reprioritize, c.RetryJob), _job_needs),
 }

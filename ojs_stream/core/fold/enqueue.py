@@ -7,18 +7,21 @@ can be refused after the command is in the log.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Raw, structs
 
 from ojs_stream.core.commands import Cancel, Enqueue, Insert, NewJob, Release, Reserve, Reserved, Revise
-from ojs_stream.core.fold import holds, revision, rooms
+from ojs_stream.core.config import filled
+from ojs_stream.core.fold import holds, replays, revision, rooms
 from ojs_stream.core.fold.jobs import forget, insert
 from ojs_stream.core.fold.lifecycle import cancel_here
+from ojs_stream.core.fold.replays import NO_JOB
 from ojs_stream.core.fold.twins import Twins, first_state, settle_twins
 from ojs_stream.core.fold.watchers import tell_refused
-from ojs_stream.core.outcomes import Outcome
+from ojs_stream.core.outcomes import EventData, Outcome
 from ojs_stream.core.records import Control, Hold, Job, JobRecord, Stage, Verdict, own, public_json
 from ojs_stream.core.times import iso
 from ojs_stream.core.world import World, system_command
@@ -26,8 +29,6 @@ from ojs_stream.errors import RefusedError
 
 STAGE_MS_MAX = 8_000
 """A stage that is not decided after this is aborted (the client has been told ``unknown`` by then)."""
-NO_JOB = Raw(b"null")
-"""In the place of a job that is not stored."""
 _decoder = msgspec.json.Decoder(Enqueue)
 _encoder = msgspec.json.Encoder()
 
@@ -36,8 +37,13 @@ def enqueue(world: World, command: Enqueue) -> Outcome | None:
     """Store the jobs; ``outcome.jobs`` are they, in the order of the request.
 
     ``data`` names those that are not stored: ``existing`` (place -> the unique job that is there already) and, of
-    a partial batch, ``refused`` (place -> code, message, details).
+    a partial batch, ``refused`` (place -> code, message, details). ``replayed``: the answer of a command before.
     """
+    known = replays.look(world, command)
+    return known.outcome if known is not None else _decide(world, _with_defaults(world, command))
+
+
+def _decide(world: World, command: Enqueue) -> Outcome | None:
     _refuse_same_ids(world, command.jobs)
     twins = settle_twins(command.jobs, world.origin)
     if twins.refused and not command.partial:
@@ -50,22 +56,38 @@ def enqueue(world: World, command: Enqueue) -> Outcome | None:
     if refusal is not None:
         raise _refused_by(refusal, command)
     if not elsewhere:
-        return _place(world, command, _undivided(needed, verdicts))
+        return replays.keep(world, command, _place(world, command, _undivided(needed, verdicts)))
+    _begin_stage(world, command, _undivided(needed, verdicts), stage_id)
+    return None
+
+
+def _begin_stage(world: World, command: Enqueue, undivided: Stage, stage_id: str) -> None:
+    needed = undivided.holds
+    elsewhere = sorted(needed.keys() - {world.home})
     stage = Stage(
         id=stage_id,
         command=Raw(_encoder.encode(command)),
         waiting=tuple(elsewhere),
         deadline=world.now + STAGE_MS_MAX,
         holds=needed,
-        verdicts=tuple(verdicts),
+        verdicts=undivided.verdicts,
     )
     world.put(("stage", stage.id), stage)
+    replays.undecided(world, command, stage.id)
     for home in elsewhere:
         message = system_command(
             Reserve, stage=stage.id, home=world.home, holds=needed[home], partial=command.partial
         )
         world.message(home, message)
-    return None
+
+
+def _with_defaults(world: World, command: Enqueue) -> Enqueue:
+    """The command with what the configurations of its queues set: whoever stores a job sees it resolved."""
+    configs = {queue: rooms.config_of(world, queue) for queue in {new.queue for new in command.jobs}}
+    if not any(configs.values()):
+        return command
+    jobs = tuple(filled(new, config) if (config := configs[new.queue]) else new for new in command.jobs)
+    return structs.replace(command, jobs=jobs)
 
 
 def _undivided(needed: holds.Needed, verdicts: list[Verdict]) -> Stage:
@@ -90,10 +112,19 @@ def _refused_by(verdict: Verdict, command: Enqueue) -> RefusedError:
     return RefusedError(verdict.code, verdict.message, details=details)
 
 
-def refused(world: World, command: Enqueue, reason: str) -> None:
+def refused(world: World, command: Enqueue, refusal: RefusedError) -> None:
     """Nothing of the command is stored: who waits for its jobs is told."""
+    _tell_full(world, refusal.code, refusal.details)
     for new in command.jobs:
-        tell_refused(world, new, reason)
+        tell_refused(world, new, refusal.message)
+
+
+def _tell_full(world: World, code: str, details: Mapping[str, Any]) -> None:
+    """The event of a job that found no room."""
+    if code == "QUEUE_FULL":
+        queue = details["queue"]
+        data = EventData(queue=queue, job_type=details["type"], depth=details["depth"], bound=details["bound"])
+        world.emit("backpressure.rejected", queue, data)
 
 
 # -- stages ---------------------------------------------------------------------------------------------------
@@ -109,6 +140,7 @@ def reserved(world: World, command: Reserved) -> Outcome | None:
         stage,
         waiting=tuple(home for home in stage.waiting if home != command.home),
         verdicts=(*stage.verdicts, *command.verdicts),
+        pressure=rooms.fuller(stage.pressure, command.pressure),
     )
     original = _decoder.decode(stage.command)
     refusal = None if original.partial else holds.refuses(stage.verdicts)
@@ -118,7 +150,7 @@ def reserved(world: World, command: Reserved) -> Outcome | None:
         world.put(("stage", stage.id), stage)
     else:
         world.put(("stage", stage.id), None)
-        world.reply(original.submit, _place(world, original, stage))
+        world.reply(original.submit, replays.keep(world, original, _place(world, original, stage)))
     return None
 
 
@@ -129,12 +161,12 @@ def abort_stage(world: World, stage: Stage, refusal: Verdict | None = None) -> N
     holds.settle(world, stage.holds, stage.id, stored=False)
     if refusal is not None:
         error = _refused_by(refusal, command)
-        outcome = Outcome(code=error.code, message=error.message, details=error.details)
     else:
         message = "What the jobs need could not be held in time; nothing was enqueued."
-        outcome = Outcome(code="backend_error", message=message)
-    refused(world, command, outcome.message)
-    world.reply(command.submit, outcome)
+        error = RefusedError("backend_error", message)
+    refused(world, command, error)
+    outcome = Outcome(code=error.code, message=error.message, details=error.details)
+    world.reply(command.submit, replays.keep(world, command, outcome))
 
 
 # -- storing --------------------------------------------------------------------------------------------------
@@ -166,13 +198,14 @@ def _place(world: World, command: Enqueue, stage: Stage) -> Outcome:
             actor=command.actor,
             request=command.request,
             jobs=tuple(jobs),
-            rooms=_rooms(stage.holds.get(home, ()), dropped),
             stage=stage.id,
             locks=tuple(further.get(home, ())),
         )
         world.message(home, insertion)
+    for verdict in judged.values():
+        _tell_full(world, verdict.code, verdict.details)
     awaits = sorted({verdict.coming for verdict in judged.values() if verdict.coming is not None})
-    return Outcome(jobs=tuple(stored), data=_told(judged), awaits=tuple(awaits))
+    return Outcome(jobs=tuple(stored), data=_told(world, command, stage, judged), awaits=tuple(awaits))
 
 
 def _judged(twins: Twins, verdicts: tuple[Verdict, ...]) -> dict[int, Verdict]:
@@ -238,8 +271,8 @@ def _settle(world: World, stage: Stage, dropped: set[int]) -> dict[int, list[Hol
         return {}
     free = {home: [hold for hold in held if hold.job in dropped] for home, held in stage.holds.items()}
     holds.settle(world, free, stage.id, stored=False)
-    for queue, count in _rooms(stage.holds.get(world.home, ()), dropped).items():
-        rooms.give_back(world, queue, count)
+    for queue in sorted(rooms.names_of(stage.holds.get(world.home, ()))):
+        rooms.give_back(world, queue, stage.id)
     return _keep_locks(world, stage, dropped) if stage.id else {}
 
 
@@ -258,18 +291,14 @@ def _keep_locks(world: World, stage: Stage, dropped: set[int]) -> dict[int, list
     return further
 
 
-def _rooms(held: tuple[Hold, ...], dropped: set[int]) -> dict[str, int]:
-    """By queue how many of the stored jobs have room held in it."""
-    used: dict[str, int] = {}
-    for hold in held:
-        if hold.kind == "room" and hold.job not in dropped:
-            used[hold.name] = used.get(hold.name, 0) + 1
-    return used
-
-
-def _told(judged: dict[int, Verdict]) -> dict[str, Any]:
-    """``data`` of the outcome: what became of the jobs that were not simply stored."""
+def _told(world: World, command: Enqueue, stage: Stage, judged: dict[int, Verdict]) -> dict[str, Any]:
+    """``data`` of the outcome: what became of jobs that were not simply stored, and how full queues are."""
     data: dict[str, Any] = {}
+    pressure = rooms.fuller(rooms.pressure(world, stage.holds.get(world.home, ())), stage.pressure)
+    if pressure is not None:
+        data["pressure"] = structs.asdict(pressure)
+    if command.rejected:
+        data["rejected"] = {place: structs.asdict(said) for place, said in command.rejected.items()}
     for place, verdict in judged.items():
         if verdict.code:
             said = {"code": verdict.code, "message": verdict.message, "details": verdict.details}
@@ -284,8 +313,9 @@ def insert_jobs(world: World, command: Insert) -> Outcome | None:
     """Message: jobs that another home has decided on. Their times are those of the first command."""
     for new in command.jobs:
         insert(world, new_record(world, new, world.origin))
-    for queue, count in command.rooms.items():
-        rooms.give_back(world, queue, count)
+    if command.stage:
+        for queue in sorted({new.queue for new in command.jobs}):
+            rooms.give_back(world, queue, command.stage)
     locks: dict[int, list[Hold]] = {}
     for hold in command.locks:
         assert hold.rule is not None

@@ -82,7 +82,8 @@ def holds_of(world: World, command: Enqueue, twins: Twins) -> Needed:
             lock = _hold(world, "lock", new.unique.key, place, new)
             needed.setdefault(new.unique.home, []).append(structs.replace(lock, rule=new.unique))
         if from_client and rooms.is_bounded(world, new.queue):
-            needed.setdefault(world.home_of(new.queue), []).append(_hold(world, "room", new.queue, place, new))
+            room = structs.replace(_hold(world, "room", new.queue, place, new), type=new.type)
+            needed.setdefault(world.home_of(new.queue), []).append(room)
     return {home: tuple(held) for home, held in needed.items()}
 
 
@@ -151,7 +152,13 @@ def reserve(world: World, command: Reserve) -> Outcome | None:
     verdicts = take_all(world, command.holds, command.stage, partial=command.partial)
     if not command.partial and refuses(verdicts):
         world.rollback(before)
-    answer = system_command(Reserved, stage=command.stage, home=world.home, verdicts=tuple(verdicts))
+    answer = system_command(
+        Reserved,
+        stage=command.stage,
+        home=world.home,
+        verdicts=tuple(verdicts),
+        pressure=rooms.pressure(world, command.holds),
+    )
     world.message(command.home, answer)
     return None
 
