@@ -6,17 +6,18 @@ Adding a command: its struct here (the union below is the codec's row), its hand
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from ojs_stream.core.records import (
+    ConfigRecord,
     ErrorEntry,
     Hold,
     JobRecord,
     LimitRule,
     Override,
-    QueueLimit,
+    Pressure,
     Retention,
     UniqueRule,
     Verdict,
@@ -86,6 +87,14 @@ class NewJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
     parent_results: Raw | UnsetType = UNSET
 
 
+class Rejection(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why one job of a partial enqueue is not stored."""
+
+    code: str
+    message: str
+    details: dict[str, Any] = {}
+
+
 class Genesis(Command, frozen=True, kw_only=True, omit_defaults=True, tag="genesis"):
     """The first record of a partition: it names the log."""
 
@@ -110,6 +119,8 @@ class Enqueue(Command, frozen=True, kw_only=True, omit_defaults=True, tag="enque
     """The client's ``Idempotency-Key``: the home that decides is hash(key)."""
     body: str = ""
     """A hash of the request under that key: another request with it is refused."""
+    rejected: dict[str, Rejection] = {}
+    """Of a partial one: by place in the request what the view has refused, so that the outcome tells all of it."""
 
 
 class Reserve(Command, frozen=True, kw_only=True, omit_defaults=True, tag="reserve"):
@@ -127,6 +138,7 @@ class Reserved(Command, frozen=True, kw_only=True, omit_defaults=True, tag="rese
     stage: str
     home: int
     verdicts: tuple[Verdict, ...] = ()
+    pressure: Pressure | None = None
 
 
 class Settle(Command, frozen=True, kw_only=True, omit_defaults=True, tag="settle"):
@@ -147,8 +159,17 @@ class Insert(Command, frozen=True, kw_only=True, omit_defaults=True, tag="insert
     """Message: jobs that another home has decided on, for the home of their queues."""
 
     jobs: tuple[NewJob, ...]
-    rooms: dict[str, int] = {}
-    """queue -> for how many of the jobs room was held in it"""
+    stage: str = ""
+    """Whose rooms are used now, if any were held."""
+    locks: tuple[Hold, ...] = ()
+    """What the stage holds for the jobs at further homes: they are told when the jobs are here, not before."""
+
+
+class Revise(Command, frozen=True, kw_only=True, omit_defaults=True, tag="revise"):
+    """Message: a unique job that waits takes the contents of ``job``, and keeps its own id and schedule."""
+
+    job_id: str
+    job: NewJob
 
 
 class JobNote(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -244,6 +265,31 @@ class Activate(Command, frozen=True, kw_only=True, omit_defaults=True, tag="acti
     job_id: str
 
 
+class Reprioritize(Command, frozen=True, kw_only=True, omit_defaults=True, tag="reprioritize"):
+    """Another priority for a job that waits; it keeps its age among the jobs of that priority."""
+
+    job_id: str
+    priority: int
+
+
+class RetryJob(Command, frozen=True, kw_only=True, omit_defaults=True, tag="retry_job"):
+    """An operator wants the job tried again: a discarded or cancelled one anew, a retryable one at once."""
+
+    job_id: str
+
+
+BulkAction = Literal["cancel", "retry", "delete"]
+
+
+class Bulk(Command, frozen=True, kw_only=True, omit_defaults=True, tag="bulk"):
+    """The same for many jobs of this home, at most 1,000. What is not in one of ``states`` is skipped."""
+
+    action: BulkAction
+    job_ids: tuple[str, ...]
+    states: tuple[State, ...]
+    reason: str = ""
+
+
 class Promote(Command, frozen=True, kw_only=True, omit_defaults=True, tag="promote"):
     """From the retry agent: this attempt's backoff has elapsed."""
 
@@ -323,9 +369,62 @@ class DeleteDead(Command, frozen=True, kw_only=True, omit_defaults=True, tag="de
 
 
 class Adopt(Command, frozen=True, kw_only=True, omit_defaults=True, tag="adopt"):
-    """Message: a job that comes from another home, as an available job of a queue here."""
+    """Message: a job that comes from another home, in the state of its record, for a queue here or on its way."""
 
     record: JobRecord
+    before: State | None = "discarded"
+    """The state that it left when it moved; ``None``: it is as it was."""
+    route: tuple[int, ...] = ()
+    """Homes that it passes by first: those of its watchers, so that its notes reach them in order."""
+
+
+class Configure(Command, frozen=True, kw_only=True, omit_defaults=True, tag="configure"):
+    """Set the configuration of a queue, or of the template ``_default``, at its home."""
+
+    queue: str
+    config: ConfigRecord
+    names: tuple[str, ...] = ()
+    """The fields of ``config`` that count."""
+    replace: bool = False
+    """All other fields of its configuration are unset."""
+    create: bool = False
+    """Refused if the queue exists."""
+
+
+class Drain(Command, frozen=True, kw_only=True, omit_defaults=True, tag="drain"):
+    """No more jobs from clients for a queue; claims go on. ``resume`` ends it."""
+
+    queue: str
+
+
+class Configured(Command, frozen=True, kw_only=True, omit_defaults=True, tag="configured"):
+    """Message to every other home: a queue's configuration is this now, or gone."""
+
+    queue: str
+    config: ConfigRecord | None = None
+
+
+class Purge(Command, frozen=True, kw_only=True, omit_defaults=True, tag="purge"):
+    """Remove jobs of a queue that are in ``state``, at most 1,000 a command; the outcome says whether to go on."""
+
+    queue: str
+    state: State
+    before: int = 0
+    """Only those that entered a final state before this instant (ms); 0: all."""
+
+
+class DeleteQueue(Command, frozen=True, kw_only=True, omit_defaults=True, tag="delete_queue"):
+    """Delete a queue: refused while jobs wait or run in it, or these are discarded, or moved to ``target``."""
+
+    queue: str
+    strategy: Literal["reject", "discard", "move"]
+    target: str = ""
+
+
+class EmptyQueue(Command, frozen=True, kw_only=True, omit_defaults=True, tag="empty_queue"):
+    """Message of a home to itself: go on with the deletion of a queue."""
+
+    queue: str
 
 
 class Grant(Command, frozen=True, kw_only=True, omit_defaults=True, tag="grant"):
@@ -366,13 +465,6 @@ class LimitOverride(Command, frozen=True, kw_only=True, omit_defaults=True, tag=
     override: Override | None = None
 
 
-class LimitQueue(Command, frozen=True, kw_only=True, omit_defaults=True, tag="limit_queue"):
-    """Limit all jobs of a queue, or no longer (``None``)."""
-
-    queue: str
-    limit: QueueLimit | None = None
-
-
 AnyCommand = (
     Genesis
     | Reset
@@ -382,6 +474,7 @@ AnyCommand = (
     | Settle
     | Release
     | Insert
+    | Revise
     | Watched
     | Claim
     | Ack
@@ -390,6 +483,9 @@ AnyCommand = (
     | Extend
     | Cancel
     | Activate
+    | Reprioritize
+    | RetryJob
+    | Bulk
     | Promote
     | Tick
     | Pause
@@ -406,5 +502,10 @@ AnyCommand = (
     | Divert
     | LimitPause
     | LimitOverride
-    | LimitQueue
+    | Configure
+    | Configured
+    | Drain
+    | Purge
+    | DeleteQueue
+    | EmptyQueue
 )

@@ -64,6 +64,11 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
     limit: int | None = None
     current: int | None = None
     until: str | None = None
+    previous_priority: int | None = None
+    new_priority: int | None = None
+    depth: int | None = None
+    bound: int | None = None
+    jobs_affected: int | None = None
 
 
 class Event(Struct, frozen=True, kw_only=True):

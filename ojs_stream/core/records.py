@@ -6,12 +6,13 @@ records, so a recount can always prove them (tests do).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from ojs_stream.core.retry import RetryPolicy
+from ojs_stream.core.retry import Exhaustion, RetryPolicy, Strategy
 from ojs_stream.core.states import State
 
 Key = tuple[str, ...]
@@ -216,6 +217,15 @@ class QueueLimit(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rate: Window | None = None
 
 
+class Ending(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A queue is being deleted: what becomes of the jobs that wait or run in it."""
+
+    strategy: Literal["discard", "move"]
+    target: str = ""
+    look_at: int = 0
+    """When the reaper looks again whether the last active job has ended (ms)."""
+
+
 class QueueRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A queue at its home."""
 
@@ -223,11 +233,12 @@ class QueueRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: str
     counts: Counts = Counts()
     totals: Totals = Totals()
-    reserved: int = 0
-    """Jobs that stages of other homes hold room for."""
+    reserved: dict[str, tuple[int, ...]] = {}
+    """stage -> the places of its jobs that room is held for"""
     held: int = 0
     """So many of the available jobs wait for a slot of their limits."""
     limit: QueueLimit | None = None
+    """What its configuration says of it, as its home last knew."""
     window: int = 0
     """When the window of the queue's own rate began: with its first start (ms)."""
     starts: int = 0
@@ -235,6 +246,9 @@ class QueueRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     paused: bool = False
     paused_at: str | None = None
     resumed_at: str | None = None
+    ending: Ending | None = None
+    deleted: bool = False
+    """No client sees the queue any more; the record counts its finished jobs until the last of them goes."""
 
 
 class Minute(Struct, frozen=True, kw_only=True):
@@ -272,21 +286,26 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     silent: bool = False
 
 
-class LockRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A fingerprint of unique jobs and the job that has it, at the lock's home."""
+class Holder(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job that a lock knows: every living one with its fingerprint, and those in a final state of their rule."""
 
-    key: str
     job: str
     home: int
     """Where the job is."""
     state: State
     created: int
-    states: tuple[State, ...]
     period_ms: int = 0
     stage: str = ""
-    """The stage that took the lock, while it is not decided: an abort gives it back to ``before``."""
-    before: Raw | UnsetType = UNSET
-    """The ``LockRecord`` that the stage has taken it from."""
+    """The stage that wants to store the job, while it is not decided."""
+    replaced_by: str = ""
+    """The job that takes its place: it stands against no other any more."""
+
+
+class LockRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A fingerprint of unique jobs and the jobs that have it, at the lock's home (``fold/locks.py``)."""
+
+    key: str
+    holders: tuple[Holder, ...]
 
 
 class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -301,7 +320,21 @@ class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The job that has the lock already."""
     home: int = 0
     """Where ``existing`` is."""
+    coming: tuple[int, int, int] | None = None
+    """The message (source, destination, number) after which ``existing`` is at its home for sure."""
+    others: tuple[tuple[int, str], ...] = ()
+    """(home, job id) of further ones that are to be replaced with it."""
     action: Literal["", "ignore", "replace", "replace_except_schedule"] = ""
+
+
+class Pressure(Struct, frozen=True):
+    """A bounded queue that is nearly full."""
+
+    queue: str
+    depth: int
+    bound: int
+    pressure: float
+    """The part of its bound that it has: 1.0 is full."""
 
 
 class Hold(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -318,6 +351,8 @@ class Hold(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where the job will be."""
     state: State = "available"
     rule: UniqueRule | None = None
+    type: str = ""
+    """The job's type, where a queue may not take it."""
 
 
 class Stage(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -330,19 +365,49 @@ class Stage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     holds: dict[int, tuple[Hold, ...]] = {}
     """By home what the jobs need."""
     verdicts: tuple[Verdict, ...] = ()
+    pressure: Pressure | None = None
+    """The fullest of the queues that were asked for room, if it is nearly full."""
+
+
+class RetryDefaults(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The fields of a retry policy that a queue's configuration sets; ``None``: it does not say."""
+
+    max_attempts: int | None = None
+    initial_ms: int | None = None
+    coefficient: float | None = None
+    max_ms: int | None = None
+    jitter: bool | None = None
+    strategy: Strategy | None = None
+    on_exhaustion: Exhaustion | None = None
+    non_retryable: tuple[str, ...] | None = None
 
 
 class ConfigRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The configuration of a queue, or of the template ``_default``, as every home has it.
+    """The configuration of a queue, or of the template ``_default``, as every home has it (OJS.md 5.6).
 
     Its truth is at the queue's home, which sends each change to the others: whoever decides on an enqueue has it.
+    ``None`` (and 0 of ``concurrency``): it does not say, the template or the server does.
     """
 
     name: str
     version: int = 0
+    updated_at: str = ""
     draining: bool = False
-    max_size: int = 0
+    max_size: int | None = None
     """So many jobs may wait or run in the queue; 0: any number."""
+    warning_threshold: float | None = None
+    """From this part of ``max_size`` on an enqueue tells the depth."""
+    concurrency: int = 0
+    rate_limit: Window | None = None
+    visibility_timeout_ms: int | None = None
+    default_timeout_ms: int | None = None
+    retry: RetryDefaults | None = None
+    completed_ms: int | None = None
+    cancelled_ms: int | None = None
+    discarded_ms: int | None = None
+    dead_ms: int | None = None
+    allowed_job_types: tuple[str, ...] | None = None
+    """Exact, or a beginning with ``*`` behind it."""
 
 
 class CronRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -428,9 +493,19 @@ class SlotRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ReplayRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an ``Idempotency-Key`` was answered, for 24 hours."""
+    """What an ``Idempotency-Key`` was answered, for 24 hours, at hash(the key)."""
 
     key: str
+    body: str
+    """A hash of the request that the key came with."""
+    until: int
+    """When the key is forgotten (ms)."""
+    stage: str = ""
+    """The stage that decides on the command, while it does."""
+    waiting: tuple[str, ...] = ()
+    """Submits of the repeats that are to hear what the stage decides."""
+    outcome: Raw | UnsetType = UNSET
+    """What was answered; of whole jobs only their heads."""
 
 
 Record = (
@@ -554,26 +629,23 @@ def _worker_entries(worker: WorkerRecord) -> Entries:
 
 def entries_of(record: Record | None) -> Entries:
     """Every index entry that follows from a record."""
-    if isinstance(record, JobRecord):
-        return _job_entries(record)
-    if isinstance(record, WorkerRecord):
-        return _worker_entries(record)
-    if isinstance(record, QueueRecord):
-        return _queue_entries(record)
-    if isinstance(record, Stage):
-        return {("due", "reap"): (f"stage:{record.id}", record.deadline)}
-    if isinstance(record, LockRecord):
-        return _lock_entries(record)
-    if isinstance(record, LimitRecord):
-        return _limit_entries(record)
-    if isinstance(record, SlotRecord):
-        return _slot_entries(record)
-    return {}
+    entries = _ENTRIES.get(type(record))
+    return entries(record) if entries is not None else {}
+
+
+def _stage_entries(stage: Stage) -> Entries:
+    return {("due", "reap"): (f"stage:{stage.id}", stage.deadline)}
+
+
+def _replay_entries(replay: ReplayRecord) -> Entries:
+    return {("due", "reap"): (f"replay:{replay.key}", replay.until)}
 
 
 def _queue_entries(queue: QueueRecord) -> Entries:
     """A window that is used up ends by a tick: until then nobody need ask."""
-    entries: Entries = {("queues",): (queue.name, 0)}
+    entries: Entries = {} if queue.deleted else {("queues",): (queue.name, 0)}
+    if queue.ending is not None:
+        entries["due", "reap"] = (f"queue:{queue.name}", queue.ending.look_at)
     rate = queue.limit.rate if queue.limit is not None else None
     if rate is not None and queue.window and queue.starts >= rate.limit:
         entries["due", "run"] = (f"queue:{queue.name}", queue.window + rate.period_ms)
@@ -611,10 +683,24 @@ def _slot_entries(slot: SlotRecord) -> Entries:
 
 
 def _lock_entries(lock: LockRecord) -> Entries:
-    """A lock with a period ends with it."""
-    if not lock.period_ms:
-        return {}
-    return {("due", "reap"): (f"lock:{lock.key}", lock.created + lock.period_ms)}
+    """A lock is looked at when the first period of its holders ends."""
+    entries: Entries = {("locks",): (lock.key, lock.holders[0].created)}
+    ends = [holder.created + holder.period_ms for holder in lock.holders if holder.period_ms]
+    if ends:
+        entries["due", "reap"] = (f"lock:{lock.key}", min(ends))
+    return entries
+
+
+_ENTRIES: dict[type, Callable[[Any], Entries]] = {
+    JobRecord: _job_entries,
+    WorkerRecord: _worker_entries,
+    QueueRecord: _queue_entries,
+    Stage: _stage_entries,
+    LockRecord: _lock_entries,
+    LimitRecord: _limit_entries,
+    SlotRecord: _slot_entries,
+    ReplayRecord: _replay_entries,
+}
 
 
 def key_of_member(member: str) -> Key:

@@ -31,9 +31,10 @@ from ojs_stream.core.envelope import (
 from ojs_stream.core.fields import CHECKS, ECHOED, Layer, keep
 from ojs_stream.core.limits import parse_rule
 from ojs_stream.core.names import check_type
-from ojs_stream.core.policy import parse_policy
+from ojs_stream.core.policy import fields_in, parse_policy
 from ojs_stream.core.records import EMPTY_OBJECT, Retention
 from ojs_stream.core.retry import DEFAULT_POLICY, RetryPolicy
+from ojs_stream.core.unique import unique_rule
 from ojs_stream.errors import RefusedError
 
 TIMEOUT_MS = 1_800_000
@@ -45,12 +46,12 @@ class Rules:
     """What the settings say about jobs: bounds and defaults."""
 
     retention: Retention
+    homes: int = 1
     retry: RetryPolicy = DEFAULT_POLICY
     json_depth_max: int = JSON_DEPTH_MAX
     envelope_bytes_max: int = 1024 * 1024 + 64 * 1024
     meta_bytes_max: int = 65_536
     batch_jobs_max: int = 1_000
-    homes: int = 1
 
 
 NewId = Callable[[str], str]
@@ -68,19 +69,66 @@ def parse_job(body: bytes, rules: Rules, new_id: NewId) -> NewJob:
 def parse_batch(body: bytes, rules: Rules, new_id: NewId) -> tuple[NewJob, ...]:
     """The jobs of ``{"jobs": [...]}``, in order; a bad one refuses all and is named by ``details.index``."""
     values, raws = load_object(body, 0)
+    slices = _slices(values, raws, rules)
+    made = tuple(
+        _batch_job(index, item, slices[index], rules, new_id) for index, item in enumerate(values["jobs"])
+    )
+    _refuse_twins(made)
+    return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkJobs:
+    """A bulk enqueue: each job for itself, or (``atomic``) all or none. ``rejected`` is by place."""
+
+    atomic: bool
+    key: str
+    """The ``idempotency_key`` of the body."""
+    jobs: dict[int, NewJob]
+    rejected: dict[int, RefusedError]
+
+
+def parse_bulk(body: bytes, rules: Rules, new_id: NewId) -> BulkJobs:
+    """``{"jobs": [...], "atomicity"?: partial or atomic, "idempotency_key"?}``; a bad job is rejected alone."""
+    values, raws = load_object(body, 0)
+    atomicity = values.get("atomicity") or "partial"
+    if atomicity not in ("partial", "atomic"):
+        raise bad_field("atomicity", "must be partial or atomic")
+    key = values.get("idempotency_key")
+    if key is not None and type(key) is not str:
+        raise bad_field("idempotency_key", "must be a string")
+    slices = _slices(values, raws, rules)
+    jobs: dict[int, NewJob] = {}
+    rejected: dict[int, RefusedError] = {}
+    seen: set[str] = set()
+    for index, item in enumerate(values["jobs"]):
+        try:
+            job = _batch_job(index, item, slices[index], rules, new_id)
+            _refuse_twin(index, job, seen)
+        except RefusedError as error:
+            rejected[index] = error
+        else:
+            jobs[index] = job
+    return BulkJobs(atomic=atomicity == "atomic", key=key or "", jobs=jobs, rejected=rejected)
+
+
+def _slices(values: Values, raws: Raws, rules: Rules) -> list[Raw]:
+    """The raw forms of ``jobs``, which is a non-empty array within its bound."""
     jobs = values.get("jobs")
     if type(jobs) is not list or not jobs:
         raise bad_field("jobs", "must be a non-empty array of jobs")
-    if len(jobs) > rules.batch_jobs_max:
+    check_batch_size("jobs", len(jobs), rules.batch_jobs_max)
+    return raw_array(raws["jobs"])
+
+
+def check_batch_size(name: str, size: int, size_max: int) -> None:
+    """413 for more entries than one request may have."""
+    if size > size_max:
         raise RefusedError(
             "BATCH_SIZE_EXCEEDED",
-            f"jobs has {len(jobs)} entries, at most {rules.batch_jobs_max} are accepted",
-            details={"size": len(jobs), "max": rules.batch_jobs_max},
+            f"{name} has {size} entries, at most {size_max} are accepted",
+            details={"size": size, "max": size_max, "max_batch_size": size_max},
         )
-    slices = raw_array(raws["jobs"])
-    made = tuple(_batch_job(index, item, slices[index], rules, new_id) for index, item in enumerate(jobs))
-    _refuse_twins(made)
-    return made
 
 
 def _batch_job(index: int, values: Any, raw: Raw, rules: Rules, new_id: NewId) -> NewJob:
@@ -100,24 +148,31 @@ def _batch_job(index: int, values: Any, raw: Raw, rules: Rules, new_id: NewId) -
 def _refuse_twins(jobs: tuple[NewJob, ...]) -> None:
     seen: set[str] = set()
     for index, job in enumerate(jobs):
-        if not job.client_id:
-            continue
-        if job.id in seen:
-            raise RefusedError(
-                "duplicate",
-                f"the id {job.id} stands twice in this batch",
-                details={"existing_job_id": job.id, "index": index},
-            )
-        seen.add(job.id)
+        _refuse_twin(index, job, seen)
+
+
+def _refuse_twin(index: int, job: NewJob, seen: set[str]) -> None:
+    if not job.client_id:
+        return
+    if job.id in seen:
+        raise RefusedError(
+            "duplicate",
+            f"the id {job.id} stands twice in this batch",
+            details={"existing_job_id": job.id, "index": index},
+        )
+    seen.add(job.id)
 
 
 def _job(values: Values, raws: Raws, rules: Rules, new_id: NewId) -> NewJob:
-    draft: Values = {"queue": "default", "priority": 0, "visibility_timeout_ms": VISIBILITY_MS}
+    draft: Values = {"queue": "default", "priority": 0}
     extra: Raws = {}
     _required(values, raws, draft)
     _collect(Layer(values, raws, draft, extra))
     if values.get("options") is not None:
         _collect(_options(values["options"], raws["options"], draft, extra))
+    given = _given_of(draft)
+    if given:
+        draft["given"] = given
     _policy_of(draft, extra, rules.retry)
     _times_of(draft, rules.retention)
     draft["meta"] = _meta_of(draft, rules.meta_bytes_max)
@@ -125,6 +180,8 @@ def _job(values: Values, raws: Raws, rules: Rules, new_id: NewId) -> NewJob:
         draft["limit"] = parse_rule(draft["limit"], queue=draft["queue"], homes=rules.homes)
     if "id" not in draft:
         draft["id"] = new_id(draft["queue"])
+    if "unique" in draft:
+        draft["unique"] = unique_rule(draft["unique"], draft, rules.homes)
     if extra:
         draft["extra"] = encode_object(extra)
     return NewJob(**draft)
@@ -158,6 +215,19 @@ def _collect(layer: Layer) -> None:
                 layer.extra[name] = layer.raws[name]
 
 
+def _given_of(draft: Values) -> tuple[str, ...]:
+    """Which fields that a queue's configuration may fill in the client has set itself."""
+    given: list[str] = [name for name in ("timeout_ms", "visibility_timeout_ms") if name in draft]
+    if "result_ttl_ms" in draft:
+        given.append("retention.completed_ms")
+    policy = draft.get("policy")
+    fields: set[str] = set(fields_in(bytes(policy))) if policy is not None else set()
+    if "attempts" in draft:
+        fields.add("max_attempts")
+    given.extend(f"retry.{name}" for name in sorted(fields))
+    return tuple(given)
+
+
 def _policy_of(draft: Values, extra: Raws, default: RetryPolicy) -> None:
     """``max_attempts`` beside the policy is the default of the one inside it."""
     attempts: int | None = draft.pop("attempts", None)
@@ -175,6 +245,7 @@ def _times_of(draft: Values, retention: Retention) -> None:
     total_ms = draft.get("total_timeout_ms")
     if total_ms and timeout_ms and total_ms < timeout_ms:
         raise bad_field("total_timeout", "must not be shorter than timeout")
+    draft.setdefault("visibility_timeout_ms", VISIBILITY_MS)
     draft["timeout_ms"] = timeout_ms or min(TIMEOUT_MS, total_ms or TIMEOUT_MS)
     draft["retention"] = _retention(retention, draft.pop("result_ttl_ms", None))
 

@@ -6,7 +6,7 @@ command, or one that needs more loaded, leaves no trace.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -391,6 +391,24 @@ class World:
         self.sequence += 1
         return self.sequence
 
+    def forget_queue(self, name: str) -> None:
+        """The queue's record goes; what the round has counted for it goes with it."""
+        self._forget_tallies(name, lambda _group: True)
+        self.put(("queue", name), None)
+
+    def forget_minutes(self, name: str) -> None:
+        """What happened in the queue minute by minute goes."""
+        slots: list[Key] = [("minute", name, str(slot)) for slot in range(MINUTE_SLOTS)]
+        self.require(slots)
+        self._forget_tallies(name, lambda group: group not in ("counts", "totals"))
+        for key in slots:
+            if self.get(key) is not None:
+                self.put(key, None)
+
+    def _forget_tallies(self, name: str, is_meant: Callable[[str], bool]) -> None:
+        for key in [key for key in self._tallies if key[0] == name and is_meant(key[1])]:
+            self._journal.append((self._tallies, key, self._tallies.pop(key)))
+
     # -- effects ------------------------------------------------------------------------------------------
 
     def emit(self, kind: str, subject: str, data: EventData, job: JobRecord | None = None) -> None:
@@ -434,6 +452,11 @@ class World:
         )
         self.messages.append(Message(destination, number, _encoder.encode(sealed)))
 
+    def last_message(self, destination: int) -> tuple[int, int, int] | None:
+        """The last message to another home: when it is folded, everything sent there before is."""
+        number = self.sent.get(str(destination), 0)
+        return (self.home, destination, number) if number and destination != self.home else None
+
     def await_messages(self, since: Savepoint) -> None:
         """Whoever is answered now waits for the other homes that its command has caused something at."""
         awaits = tuple(
@@ -445,7 +468,7 @@ class World:
             return
         for place in range(since.replies, len(self.replies)):
             submit, outcome = self.replies[place]
-            self.replies[place] = submit, msgspec.structs.replace(outcome, awaits=awaits)
+            self.replies[place] = submit, msgspec.structs.replace(outcome, awaits=(*outcome.awaits, *awaits))
 
     def observe(self, watcher: Watcher, note: JobNote) -> None:
         """Tell a watcher: before the present command ends if it is of this home, else by a message."""

@@ -11,10 +11,12 @@ from typing import Any
 from ojs_stream.core.homes import home_in_id, home_of
 from ojs_stream.core.names import is_job_id
 from ojs_stream.core.records import IdRecord, JobRecord, Key, Moved, QueueRecord, Record, decode_record, has_room
+from ojs_stream.core.selection import Filter
 from ojs_stream.core.states import STATES, State
 from ojs_stream.errors import UnavailableError
 from ojs_stream.store.event_reads import EventReads
 from ojs_stream.store.limit_reads import LimitReads
+from ojs_stream.store.lock_reads import LockReads
 from ojs_stream.store.queue_reads import QueueReads
 from ojs_stream.store.reads import Read, Reads
 from ojs_stream.store.scans import (
@@ -32,9 +34,10 @@ from ojs_stream.store.scans import (
     scored,
     unpack_cursor,
 )
+from ojs_stream.store.walks import Matches, walk
 from ojs_stream.store.worker_reads import WorkerReads
 
-FOLLOW_MAX = 4
+FOLLOW_MAX = 8
 """So many notes (``moved``, id records) a lookup follows."""
 
 Place = tuple[int, str]
@@ -87,6 +90,7 @@ class Queries:
         self.workers = WorkerReads(reads)
         self.limits = LimitReads(reads)
         self.events = EventReads(reads)
+        self.locks = LockReads(reads)
         self._look: _Look | None = None
 
     # ---------------------------------------------------------------- single jobs
@@ -116,6 +120,10 @@ class Queries:
             raise UnavailableError(f"job {coming[0]} is on its way to its home, or just leaving it")
         return found
 
+    async def replayed(self, key: str) -> bool:
+        """Whether an ``Idempotency-Key`` was used (see ``core/fold/replays.py``)."""
+        return bool(await self._reads.one(home_of(key, self.homes), "EXISTS", ("replay", key)))
+
     def _places(self, job_id: str) -> list[tuple[str, Place]]:
         bits = home_in_id(job_id)
         places = [("id", (home_of(job_id, self.homes), job_id))]
@@ -134,6 +142,7 @@ class Queries:
                 found[job_id] = (home, record)
             elif isinstance(record, Moved):
                 onward.add(("job", (record.moved, job_id)))
+                held.add(job_id)
             elif isinstance(record, IdRecord):
                 onward.add(("job", (record.home, job_id)))
                 held.add(job_id)
@@ -161,6 +170,12 @@ class Queries:
             for key in _indexes_of(name, state)
         ]
         return await Chain(self._reads, sources).page(page, wanted.keep())
+
+    async def matching(self, wanted: Filter) -> AsyncGenerator[Matches, None]:
+        """The jobs that a bulk change is for, page by page; they may be changed meanwhile."""
+        names = [wanted.queue] if wanted.queue else await self.queues.names()
+        async for page in walk(self._reads, wanted, names):
+            yield page
 
     async def dead_letters(self, wanted: JobFilter, page: Page) -> Found:
         """Dead letters of all homes, newest first."""

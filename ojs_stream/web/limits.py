@@ -6,7 +6,7 @@ from typing import Any
 
 from ojs_stream import stamp
 from ojs_stream.core.bodies import parse_object_or_nothing
-from ojs_stream.core.commands import LimitOverride, LimitQueue
+from ojs_stream.core.commands import Configure, LimitOverride
 from ojs_stream.core.limits import (
     Bounds,
     check_key,
@@ -17,7 +17,7 @@ from ojs_stream.core.limits import (
     starts_now,
     window_end,
 )
-from ojs_stream.core.records import LimitRecord, LimitRule, Override, QueueLimit, Window
+from ojs_stream.core.records import ConfigRecord, LimitRecord, LimitRule, Override, QueueLimit, Window
 from ojs_stream.core.times import format_duration, iso
 from ojs_stream.web import queues
 from ojs_stream.web.answer import Answer
@@ -89,11 +89,11 @@ def shape(limit: LimitRecord, now: int) -> dict[str, Any]:
         "active": limit.active,
         "granted": limit.granted,
         "waiting": limit.waiting,
-        "override": _override(limit.override) if bounds != in_force_without(limit) else None,
+        "override": _override(limit.override) if bounds != _rule(limit) else None,
     }
 
 
-def in_force_without(limit: LimitRecord) -> Bounds:
+def _rule(limit: LimitRecord) -> Bounds:
     """What the limit allows when no override counts."""
     return Bounds(limit.concurrency, limit.rate, limit.throttle)
 
@@ -154,12 +154,16 @@ async def limit_queue(call: Call) -> Answer:
 async def unlimit_queue(call: Call) -> Answer:
     """DELETE /admin/queues/{name}/rate-limit."""
     parse_object_or_nothing(await call.body())
-    return await _limit(call, None)
+    return await _limit(call, QueueLimit())
 
 
-async def _limit(call: Call, limit: QueueLimit | None) -> Answer:
+async def _limit(call: Call, limit: QueueLimit) -> Answer:
+    """It is a part of the queue's configuration."""
     name = queues.name_of(call)
-    await call.submit(call.site.home_of(name), LimitQueue(queue=name, limit=limit, **call.base))
-    rate = _window(limit.rate) if limit is not None and limit.rate is not None else None
-    concurrency = limit.concurrency if limit is not None else None
-    return call.json({"queue": name, "name": name, "concurrency": concurrency, "rate": rate, "rate_limit": rate})
+    config = ConfigRecord(name=name, concurrency=limit.concurrency or 0, rate_limit=limit.rate)
+    command = Configure(queue=name, config=config, names=("concurrency", "rate_limit"), **call.base)
+    await call.submit(call.site.home_of(name), command)
+    rate = _window(limit.rate) if limit.rate is not None else None
+    return call.json(
+        {"queue": name, "name": name, "concurrency": limit.concurrency, "rate": rate, "rate_limit": rate}
+    )

@@ -36,11 +36,11 @@ class Site:
         self.ctx = context
         self.rules = Rules(
             retention=context.retention,
+            homes=context.homes,
             json_depth_max=limits.json_depth_max,
             envelope_bytes_max=limits.envelope_bytes_max,
             meta_bytes_max=limits.meta_bytes_max,
             batch_jobs_max=limits.batch_jobs_max,
-            homes=context.homes,
         )
         self.resting: dict[str, tuple[bool, float]] = {}
         """worker id -> (whether it must get no jobs, monotonic second of that knowledge)"""
@@ -109,7 +109,7 @@ class Call:
 
     def answer(self, body: bytes, status: int = 200, **headers: str) -> Answer:
         """A JSON answer from its bytes; ``retry_after="1"`` becomes ``Retry-After: 1``."""
-        more = {name.replace("_", "-").title(): value for name, value in headers.items()}
+        more = {name if "-" in name else name.replace("_", "-").title(): value for name, value in headers.items()}
         return respond(body, self.request_id, sdk=self.sdk, status=status, headers=more)
 
     def json(self, value: Any, status: int = 200, **headers: str) -> Answer:

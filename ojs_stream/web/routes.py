@@ -7,7 +7,20 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from ojs_stream.web import admin, dead_letter, events, fetching, jobs, limits, queues, system, workers
+from ojs_stream.web import (
+    admin,
+    bulk,
+    dead_letter,
+    events,
+    fetching,
+    jobs,
+    limits,
+    queue_admin,
+    queues,
+    system,
+    unique_jobs,
+    workers,
+)
 from ojs_stream.web.answer import Answer
 from ojs_stream.web.context import CONTEXT, Context
 from ojs_stream.web.middleware import Call, Handler, Site, guarded
@@ -39,9 +52,16 @@ def _job_routes() -> list[Route]:
         Route("POST", f"{API}/jobs", jobs.enqueue, "jobs"),
         Route("GET", f"{API}/jobs", jobs.list_jobs, "jobs_list"),
         Route("POST", f"{API}/jobs/batch", jobs.enqueue_batch, "jobs_batch"),
+        Route("POST", f"{API}/jobs/bulk", bulk.enqueue, "jobs_bulk"),
+        Route("POST", f"{API}/jobs/bulk/cancel", bulk.changing("cancel"), "jobs_bulk_cancel"),
+        Route("POST", f"{API}/jobs/bulk/retry", bulk.changing("retry"), "jobs_bulk_retry"),
+        Route("POST", f"{API}/jobs/bulk/delete", bulk.changing("delete"), "jobs_bulk_delete"),
         Route("POST", f"{API}/jobs/fetch", fetching.fetch),
         Route("GET", one, jobs.get, "jobs_get"),
         Route("DELETE", one, jobs.cancel, "jobs_cancel"),
+        Route("PATCH", one, jobs.reprioritize, "jobs_priority"),
+        Route("GET", f"{one}/retries", jobs.retries, "jobs_retries"),
+        Route("POST", f"{one}/retry", jobs.retry, "jobs_retry"),
         Route("POST", f"{one}/cancel", jobs.cancel),
         Route("POST", f"{one}/activate", jobs.activate, "jobs_activate"),
         Route("POST", f"{one}/ack", workers.ack_job),
@@ -52,6 +72,7 @@ def _job_routes() -> list[Route]:
         Route("POST", f"{API}/dead-letter/{{id}}/retry", dead_letter.retry, "dead_letter_retry"),
         Route("DELETE", f"{API}/dead-letter/{{id}}", dead_letter.delete, "dead_letter_delete"),
         Route("GET", f"{API}/events", events.list_events, "events_list"),
+        Route("GET", f"{API}/unique-jobs", unique_jobs.list_locks, "unique_jobs_list"),
     ]
 
 
@@ -78,8 +99,16 @@ def _queue_routes() -> list[Route]:
         Route("GET", f"{API}/queues", queues.list_queues, "queues"),
         Route("GET", one, queues.get, "queues_get"),
         Route("GET", f"{one}/stats", queues.stats, "queues_stats"),
+        Route("GET", f"{one}/priority-stats", queues.priority_stats, "queues_priority_stats"),
         Route("POST", f"{one}/pause", queues.pause, "queues_pause"),
         Route("POST", f"{one}/resume", queues.resume, "queues_resume"),
+        Route("POST", f"{one}/drain", queues.drain, "queues_drain"),
+        Route("POST", f"{API}/queues", queue_admin.create, "queues_create"),
+        Route("PUT", one, queue_admin.put),
+        Route("GET", f"{one}/config", queue_admin.get_config, "queues_config"),
+        Route("PUT", f"{one}/config", queue_admin.put_config),
+        Route("POST", f"{one}/purge", queue_admin.purge, "queues_purge"),
+        Route("DELETE", one, queue_admin.delete, "queues_delete"),
     ]
 
 
@@ -107,9 +136,16 @@ def _admin_routes() -> list[Route]:
         Route("GET", f"{base}/queues/{{name}}", admin.get_queue, "admin_queues_get"),
         Route("POST", f"{base}/queues/{{name}}/pause", admin.pause_queue, "admin_queues_pause"),
         Route("POST", f"{base}/queues/{{name}}/resume", admin.resume_queue, "admin_queues_resume"),
+        Route("PUT", f"{base}/queues/{{name}}/config", queue_admin.put_admin_config, "admin_queues_config"),
+        Route("DELETE", f"{base}/queues/{{name}}/jobs", queue_admin.purge_admin, "admin_queues_purge"),
         Route("GET", f"{base}/jobs", admin.list_jobs, "admin_jobs"),
         Route("GET", f"{base}/jobs/{{id}}", admin.get_job, "admin_jobs_get"),
+        Route("PATCH", f"{base}/jobs/{{id}}", jobs.reprioritize, "admin_jobs_priority"),
         Route("POST", f"{base}/jobs/{{id}}/cancel", jobs.cancel, "admin_jobs_cancel"),
+        Route("POST", f"{base}/jobs/{{id}}/retry", jobs.retry, "admin_jobs_retry"),
+        Route("POST", f"{base}/jobs/bulk/cancel", bulk.changing("cancel", confirm=True), "admin_jobs_bulk_cancel"),
+        Route("POST", f"{base}/jobs/bulk/retry", bulk.changing("retry", confirm=True), "admin_jobs_bulk_retry"),
+        Route("POST", f"{base}/jobs/bulk/delete", bulk.changing("delete", confirm=True), "admin_jobs_bulk_delete"),
         Route("GET", f"{base}/workers", admin.list_workers, "admin_workers"),
         Route("GET", worker, admin.get_worker, "admin_workers_get"),
         Route("POST", f"{worker}/quiet", admin.quiet_worker, "admin_workers_quiet"),

@@ -71,7 +71,8 @@ def manifest_of(endpoints: dict[str, str], call: Call) -> dict[str, Any]:
         "protocols": ["http", "kafka"],
         "backend": "kafka+redis",
         "capabilities": _capabilities(endpoints),
-        "extensions": ["dead-letter"] if "dead_letter_list" in endpoints else [],
+        "unique_job_strength": "strong",
+        "extensions": [name for name, endpoint in _EXTENSIONS.items() if endpoint in endpoints],
         "endpoints": endpoints,
         "payload_limits": {
             "max_envelope_bytes": limits.envelope_bytes_max,
@@ -90,10 +91,19 @@ def manifest_of(endpoints: dict[str, str], call: Call) -> dict[str, Any]:
     }
 
 
+_EXTENSIONS = {
+    "dead-letter": "dead_letter_list",
+    "queue-config": "queues_config",
+    "backpressure": "admin_queues_config",
+}
+"""Extensions of the specification -> the endpoint without which there is none."""
+
+
 def _capabilities(endpoints: dict[str, str]) -> dict[str, bool]:
     """A capability is true only if its endpoints are there; the rest of the job life is part of level 1."""
     by_endpoint = {
         "batch_enqueue": "jobs_batch",
+        "bulk_operations": "jobs_bulk",
         "dead_letter": "dead_letter_list",
         "events": "events_list",
         "cron": "cron_list",
@@ -105,12 +115,15 @@ def _capabilities(endpoints: dict[str, str]) -> dict[str, bool]:
         "schema_validation": "schemas_list",
         "progress": "workers_progress",
         "queue_pause": "queues_pause",
+        "queue_config": "queues_config",
+        "backpressure": "admin_queues_config",
         "worker_registry": "workers_list",
     }
     found = {name: endpoint in endpoints for name, endpoint in by_endpoint.items()}
     always = (
         "retry",
         "priority_queues",
+        "idempotency_keys",
         "delayed_jobs",
         "scheduled_jobs",
         "job_ttl",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from typing import Any
 
@@ -14,22 +15,29 @@ from ojs_stream.core.commands import (
     Beat,
     Cancel,
     Command,
+    Configure,
     DeleteDead,
+    DeleteQueue,
     Direct,
+    Drain,
     Enqueue,
     Extend,
     GiveBack,
     Pause,
     Promote,
+    Purge,
     RemoveWorker,
     Reset,
     Resume,
     RetryDead,
     Tick,
 )
+from ojs_stream.core.config_body import parse_config_body
 from ojs_stream.core.homes import home_of
-from ojs_stream.core.records import Retention
-from tests.support.builders import MINUTE, SECOND, Fold, claim, command, enqueue, job, nack, policy, tick
+from ojs_stream.core.names import DEFAULT_CONFIG
+from ojs_stream.core.records import Retention, UniqueRule
+from ojs_stream.core.states import STATES
+from tests.support.builders import MINUTE, SECOND, Fold, claim, command, enqueue, job, nack, policy, tick, unique
 
 Step = tuple[int, int | None, Command]
 QUEUES = ("alpha", "beta", "gamma")
@@ -77,9 +85,41 @@ def _jobs(homes: int) -> st.SearchStrategy[Any]:
             {"total_timeout_ms": 6 * SECOND, "timeout_ms": SECOND},
             {"args": Raw(b'[18446744073709551616, "\xc3\xa9"]'), "extra": Raw(b'{"x_a":1e400}')},
             {"retry": policy(max_attempts=1)},
+            *({"unique": rule} for rule in _rules(homes)),
+            {"unique": _rules(homes)[0], "delay_ms": 1_500},
         ]
     )
     return st.builds(build, st.integers(0, IDS - 1), options)
+
+
+def _rules(homes: int) -> list[UniqueRule]:
+    """Two fingerprints under rules of every kind."""
+    kinds: list[dict[str, Any]] = [
+        {"on_conflict": "replace_except_schedule"},
+        {"on_conflict": "replace"},
+        {"on_conflict": "ignore", "states": ("available", "discarded")},
+        {"period_ms": 2 * SECOND},
+    ]
+    return [unique(key, homes=homes, **kind) for key, kind in zip("aabb", kinds, strict=True)]
+
+
+_CONFIGS: list[dict[str, Any]] = [
+    {"max_size": 3},
+    {"default_timeout": 4, "retention": "5s", "default_retry": {"max_attempts": 3}},
+    {"max_size": None, "allowed_job_types": ["email.*"]},
+]
+
+
+def _configure(queue: str, fields: dict[str, Any]) -> Command:
+    body = parse_config_body(queue, json.dumps(fields).encode())
+    return command(Configure, queue=queue, config=body.config, names=body.names)
+
+
+def _delete(queue: str, target: str) -> Command:
+    """Moved to another queue, or discarded where both are the same."""
+    if queue == target:
+        return command(DeleteQueue, queue=queue, strategy="discard")
+    return command(DeleteQueue, queue=queue, strategy="move", target=target)
 
 
 def _commands(homes: int) -> st.SearchStrategy[Command]:
@@ -115,6 +155,10 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
         st.builds(lambda some, worker: command(GiveBack, worker_id=worker, job_ids=some), some_ids, workers),
         st.builds(lambda queue: command(Pause, queue=queue), queues),
         st.builds(lambda queue: command(Resume, queue=queue), queues),
+        st.builds(lambda queue: command(Drain, queue=queue), queues),
+        st.builds(_configure, st.sampled_from((DEFAULT_CONFIG, *QUEUES)), st.sampled_from(_CONFIGS)),
+        st.builds(lambda queue, state: command(Purge, queue=queue, state=state), queues, st.sampled_from(STATES)),
+        st.builds(_delete, queues, queues),
         st.builds(
             lambda worker, state: command(Beat, worker_id=worker, state=state, dead_after_ms=3_000, keep_ms=9_000),
             workers,

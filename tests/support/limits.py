@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -44,7 +45,6 @@ def slot_of(fold: Fold, job_id: str) -> dict[str, Any] | None:
 
 def disagreements(fold: Fold) -> list[str]:
     """When no message is under way: every slot is what its job is, and every job that needs one has it."""
-    problems = []
     wanted = {}
     for dump in fold.dumps():
         for job_id, record in jobs(dump).items():
@@ -58,10 +58,11 @@ def disagreements(fold: Fold) -> list[str]:
         for name, data in dump.items()
         if name.startswith("slot:")
     }
-    for job_id in sorted(wanted.keys() | have.keys()):
-        if wanted.get(job_id) != have.get(job_id):
-            problems.append(f"{job_id} is {wanted.get(job_id)}, its slot says {have.get(job_id)}")
-    return problems
+    return [
+        f"{job_id} is {wanted.get(job_id)}, its slot says {have.get(job_id)}"
+        for job_id in sorted(wanted.keys() | have.keys())
+        if wanted.get(job_id) != have.get(job_id)
+    ]
 
 
 class Post:
@@ -134,4 +135,4 @@ class Watch:
             assert len(inside) <= rate.limit, f"{len(inside)} starts in the window of {window}"
         if throttle is not None:
             apart = -(-throttle.period_ms // throttle.limit)
-            assert all(b - a >= apart for a, b in zip(starts, starts[1:], strict=False)), f"{starts}: too close"
+            assert all(b - a >= apart for a, b in pairwise(starts)), f"{starts}: too close"

@@ -12,6 +12,8 @@ from typing import Any
 
 Dump = dict[str, Any]
 STATES = ("available", "active", "scheduled", "retryable", "pending", "completed", "cancelled", "discarded")
+DEADLINES = {"stage": "deadline", "replay": "until"}
+"""kind -> the field of its records that says when the reaper looks at them"""
 FINAL = {"completed": "completed_ms", "cancelled": "cancelled_ms", "discarded": "discarded_ms"}
 
 
@@ -23,7 +25,7 @@ def recount(dump: Dump) -> list[str]:
 def recount_all(dumps: Sequence[Dump]) -> list[str]:
     """As ``recount`` for all homes, and what homes hold for each other."""
     problems = [f"home {home}: {text}" for home, dump in enumerate(dumps) for text in recount(dump)]
-    return problems + _references(dumps)
+    return problems + _references(dumps) + _locks(dumps)
 
 
 def jobs(dump: Dump) -> dict[str, dict[str, Any]]:
@@ -53,16 +55,36 @@ def _wanted(dump: Dump) -> dict[str, dict[str, int]]:
         silent = worker.get("silent", False)
         patience = worker.get("keep_ms", 86_400_000) if silent else worker.get("dead_after_ms", 30_000)
         wanted["due:reap"][f"worker:{worker_id}"] = worker["beat"] + patience
-    for stage_id, stage in _kind(dump, "stage").items():
-        wanted["due:reap"][f"stage:{stage_id}"] = stage["deadline"]
+    wanted["due:reap"].update(_deadlines(dump))
+    _want_locks(dump, wanted)
     _want_queues(dump, wanted)
     _want_limits(dump, wanted)
-    return dict(wanted)
+    return {name: content for name, content in wanted.items() if content}
+
+
+def _deadlines(dump: Dump) -> dict[str, int]:
+    return {
+        f"{kind}:{name}": record[field]
+        for kind, field in DEADLINES.items()
+        for name, record in _kind(dump, kind).items()
+    }
+
+
+def _want_locks(dump: Dump, wanted: dict[str, dict[str, int]]) -> None:
+    for key, lock in _kind(dump, "lock").items():
+        holders = lock["holders"]
+        wanted["locks"][key] = holders[0]["created"]
+        ends = [one["created"] + one["period_ms"] for one in holders if one.get("period_ms")]
+        if ends:
+            wanted["due:reap"][f"lock:{key}"] = min(ends)
 
 
 def _want_queues(dump: Dump, wanted: dict[str, dict[str, int]]) -> None:
     for name, queue in _kind(dump, "queue").items():
-        wanted["queues"][name] = 0
+        if not queue.get("deleted"):
+            wanted["queues"][name] = 0
+        if queue.get("ending"):
+            wanted["due:reap"][f"queue:{name}"] = queue["ending"]["look_at"]
         rate = (queue.get("limit") or {}).get("rate")
         if rate and queue.get("window") and queue.get("starts", 0) >= rate["limit"]:
             wanted["due:run"][f"queue:{name}"] = queue["window"] + rate["period_ms"]
@@ -182,4 +204,31 @@ def _references(dumps: Sequence[Dump]) -> list[str]:
         problems += [
             f"home {home} says that {job_id} moved: it is nowhere" for job_id in moved if job_id not in found
         ]
+    return problems
+
+
+def _locks(dumps: Sequence[Dump]) -> list[str]:
+    """A lock knows every living unique job and its state, and no job that is gone. No message is on its way."""
+    if any(_kind(dump, "stage") for dump in dumps):
+        return []
+    found = {job_id: record for dump in dumps for job_id, record in jobs(dump).items()}
+    held = {
+        (key, one["job"]): one
+        for dump in dumps
+        for key, lock in _kind(dump, "lock").items()
+        for one in lock["holders"]
+    }
+    problems = [f"lock {key} is held by {job_id}: it is gone" for key, job_id in held if job_id not in found]
+    problems += [
+        f"lock {key} waits for the stage of {job_id}" for (key, job_id), one in held.items() if "stage" in one
+    ]
+    for job_id, record in found.items():
+        rule = record["ctl"].get("unique")
+        if rule is None or rule.get("period_ms"):
+            continue
+        state = record["job"]["state"]
+        wanted = state if state not in FINAL or state in rule["states"] else None
+        have = held.get((rule["key"], job_id), {}).get("state")
+        if have != wanted:
+            problems.append(f"job {job_id} is {state}, its lock knows it as {have}")
     return problems

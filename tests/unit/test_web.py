@@ -17,14 +17,29 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web_runner import BaseRunner
 
 from ojs_stream import stamp
-from ojs_stream.core.commands import Ack, Cancel, Claim, Command, Enqueue, Extend, GiveBack, Nack, NewJob
+from ojs_stream.core.commands import (
+    Ack,
+    Cancel,
+    Claim,
+    Command,
+    Configure,
+    DeleteQueue,
+    Enqueue,
+    Extend,
+    GiveBack,
+    Nack,
+    NewJob,
+    Purge,
+)
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import Control, Job, JobRecord, Retention, WorkerRecord, public_json
+from ojs_stream.core.records import ConfigRecord, Control, Job, JobRecord, Retention, WorkerRecord, public_json
 from ojs_stream.core.retry import DEFAULT_POLICY
+from ojs_stream.core.selection import Filter
 from ojs_stream.errors import UnavailableError
 from ojs_stream.store.queries import JobFilter, Queries
 from ojs_stream.store.scans import Found, Page
+from ojs_stream.store.walks import Matches
 from ojs_stream.web import parser_errors, problems
 from ojs_stream.web.context import Context, Limits
 from ojs_stream.web.routes import routes_of, setup
@@ -103,6 +118,9 @@ class FakeWorkers:
 
 
 class FakeQueues:
+    def __init__(self) -> None:
+        self.own: dict[str, ConfigRecord] = {}
+
     async def names(self) -> list[str]:
         return ["default", "q"]
 
@@ -115,6 +133,12 @@ class FakeQueues:
     async def with_minutes(self, name: str, now_ms: int) -> tuple[None, list[Any]]:
         return None, []
 
+    async def own_configs(self, names: Sequence[str]) -> list[ConfigRecord | None]:
+        return [self.own.get(name) for name in names]
+
+    async def configs(self, names: Sequence[str]) -> list[ConfigRecord | None]:
+        return await self.own_configs(names)
+
 
 class FakeQueries:
     def __init__(self) -> None:
@@ -122,6 +146,9 @@ class FakeQueries:
         self.workers = FakeWorkers()
         self.queues = FakeQueues()
         self.ready: set[str] = set()
+        self.keys: set[str] = set()
+        self.pages: list[tuple[int, list[str]]] = []
+        self.asked: list[Filter] = []
         self.looks = 0
 
     async def job(self, job_id: str) -> tuple[int, JobRecord] | None:
@@ -129,6 +156,14 @@ class FakeQueries:
 
     async def jobs(self, job_ids: Iterable[str]) -> dict[str, tuple[int, JobRecord]]:
         return {job_id: self.stored[job_id] for job_id in job_ids if job_id in self.stored}
+
+    async def replayed(self, key: str) -> bool:
+        return key in self.keys
+
+    async def matching(self, wanted: Filter) -> AsyncIterator[Matches]:
+        self.asked.append(wanted)
+        for home, ids in self.pages:
+            yield Matches(home, ids)
 
     async def look(self, queues: Sequence[str], now_ms: int) -> dict[str, bool]:
         self.looks += 1
@@ -271,6 +306,10 @@ WRONG: list[WrongRow] = [
     ("POST", "/ojs/v1/workers/ack", b'{"job_id":"zzz"}', {}, 404, "not_found"),
     ("GET", "/ojs/v1/queues/Bad_Name/stats", None, {}, 400, "invalid_request"),
     ("GET", "/ojs/v1/queues/unseen", None, {}, 404, "not_found"),
+    ("PUT", "/ojs/v1/queues/q/config", b'{"max":1}', {}, 400, "invalid_request"),
+    ("PUT", "/ojs/v1/queues/q/config", b'{"producers":["x"]}', {}, 422, "unsupported"),
+    ("DELETE", "/ojs/v1/queues/_default", b"{}", {}, 400, "invalid_request"),
+    ("DELETE", "/ojs/v1/admin/queues/q/jobs", b'{"states":["active"]}', {}, 400, "invalid_request"),
     ("GET", "/ojs/v1/workers/unseen", None, {}, 404, "not_found"),
     ("GET", "/ojs/v1/jobs?limit=x", None, {}, 400, "invalid_request"),
     ("GET", "/ojs/v1/jobs?state=lost", None, {}, 400, "invalid_request"),
@@ -295,6 +334,42 @@ async def test_a_wrong_method_names_the_right_ones(edge: Edge) -> None:
     _, body, headers = await edge.call("PUT", "/ojs/v1/jobs", {})
     assert headers["Allow"] == "GET, POST"
     assert body["error"]["details"]["allowed"] == ["GET", "POST"]
+
+
+async def test_a_full_queue_says_how_full_it_is(edge: Edge) -> None:
+    details = {"queue": "q", "depth": 5, "bound": 5, "strategy": "reject", "type": "a.b"}
+    edge.gateway.answers[Enqueue] = [Outcome(code="QUEUE_FULL", message="It is full.", details=details)]
+    status, body, headers = await edge.call("POST", "/ojs/v1/jobs", JOB)
+    check_envelope(body, "QUEUE_FULL")
+    assert (status, headers["Retry-After"]) == (429, "1")
+    assert (headers["X-OJS-Queue-Depth"], headers["X-OJS-Queue-Bound"]) == ("5", "5")
+    assert body["error"]["details"] == details
+
+
+async def test_the_template_is_configured_at_the_home_of_its_name(edge: Edge) -> None:
+    edge.queries.queues.own["_default"] = ConfigRecord(name="_default", max_size=5, version=1)
+    status, body, _ = await edge.call("PUT", "/ojs/v1/queues/_default/config", {"max_size": 5})
+    ((home, command),) = edge.gateway.sent
+    assert (status, home) == (200, home_of("_default", HOMES))
+    assert isinstance(command, Configure)
+    assert (command.names, command.config.max_size) == (("max_size",), 5)
+    assert (body["own"]["max_size"], body["config"]["default_timeout"], body["version"]) == (5, 1800, 1)
+
+
+async def test_a_purge_repeats_until_no_more_is_left(edge: Edge) -> None:
+    counts = [(1_000, True), (1_000, True), (7, False)]
+    edge.gateway.answers[Purge] = [Outcome(data={"purged": n, "more": more}) for n, more in counts]
+    asked = {"states": ["completed"], "confirm": True}
+    status, body, _ = await edge.call("DELETE", "/ojs/v1/admin/queues/q/jobs", asked)
+    assert (status, body["purged_count"], body["states"]) == (200, 2_007, ["completed"])
+
+
+@pytest.mark.parametrize(("gone", "status", "state"), [(True, 200, "deleted"), (False, 202, "draining")])
+async def test_a_deletion_says_whether_it_goes_on(edge: Edge, gone: bool, status: int, state: str) -> None:
+    edge.gateway.answers[DeleteQueue] = [Outcome(data={"jobs_affected": 3, "deleted": gone})]
+    asked = {"strategy": "move", "target_queue": "other"}
+    got, body, _ = await edge.call("DELETE", "/ojs/v1/queues/q", asked)
+    assert (got, body["state"], body["deleted"], body["target_queue"]) == (status, state, gone, "other")
 
 
 async def test_a_retry_policy_is_refused_with_422(edge: Edge) -> None:

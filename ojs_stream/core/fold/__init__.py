@@ -13,6 +13,8 @@ import msgspec
 
 from ojs_stream.core import commands as c
 from ojs_stream.core.fold import (
+    bulk,
+    deletion,
     enqueue,
     holds,
     home,
@@ -21,10 +23,12 @@ from ojs_stream.core.fold import (
     limits,
     locks,
     queues,
+    revision,
     ticks,
     watchers,
     workers,
 )
+from ojs_stream.core.names import DEFAULT_CONFIG
 from ojs_stream.core.outcomes import Effect, Outcome
 from ojs_stream.core.records import Watcher, WatcherKind
 from ojs_stream.core.world import MINUTE_SLOTS, NeedMore, Needs, Savepoint, World, raw
@@ -50,6 +54,7 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.Settle: holds.settled,
     c.Release: enqueue.release,
     c.Insert: enqueue.insert_jobs,
+    c.Revise: revision.revise,
     c.Watched: watchers.watched,
     c.Claim: leases.claim,
     c.Ack: leases.ack,
@@ -58,6 +63,9 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.Extend: leases.extend,
     c.Cancel: lifecycle.cancel,
     c.Activate: lifecycle.activate,
+    c.Reprioritize: lifecycle.reprioritize,
+    c.RetryJob: lifecycle.retry_job,
+    c.Bulk: bulk.bulk,
     c.Promote: lifecycle.promote_retry,
     c.Tick: ticks.tick,
     c.Pause: queues.pause,
@@ -69,12 +77,17 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.RetryDead: lifecycle.retry_dead,
     c.DeleteDead: lifecycle.delete_dead,
     c.Adopt: lifecycle.adopt,
+    c.Configure: queues.configure,
+    c.Configured: queues.configured,
+    c.Drain: queues.drain,
+    c.Purge: deletion.purge,
+    c.DeleteQueue: deletion.delete_queue,
+    c.EmptyQueue: deletion.empty_queue,
     c.Grant: limits.grant,
     c.Ungrant: limits.ungrant,
     c.Divert: limits.divert,
     c.LimitPause: limits.pause,
     c.LimitOverride: limits.override,
-    c.LimitQueue: limits.limit_queue,
 }
 
 OBSERVERS: dict[WatcherKind, Callable[[World, Watcher, c.JobNote], None]] = {
@@ -148,7 +161,7 @@ def _outcome_of(world: World, command: c.AnyCommand, marked: Savepoint) -> Outco
         world.rollback(marked)
         outcome = Outcome(code=refusal.code, message=refusal.message, details=refusal.details)
         if isinstance(command, c.Enqueue):
-            enqueue.refused(world, command, refusal.message)
+            enqueue.refused(world, command, refusal)
     _observe(world)
     return outcome
 
@@ -222,6 +235,9 @@ def needs_of(world: World, command: c.AnyCommand | c.BadCommand, now: int, needs
 
 
 def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) -> None:
+    if command.replay:
+        needs.records.add(("replay", command.replay))
+    needs.records.add(("config", DEFAULT_CONFIG))
     for job in command.jobs:
         needs.records.add(("config", job.queue))
         if world.home_of(job.queue) == world.home:
@@ -236,6 +252,17 @@ def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) ->
             needs.records.add(("id", job.id))
 
 
+def _holds_needs(_world: World, command: c.Reserve, _now: int, needs: Needs) -> None:
+    needs.records.update(("lock", hold.name) for hold in command.holds if hold.kind == "lock")
+
+
+def _watched_needs(_world: World, command: c.Watched, _now: int, needs: Needs) -> None:
+    if command.watcher.kind == "lock":
+        needs.records.add(("lock", command.watcher.name))
+    elif command.watcher.kind == "limit":
+        needs.records.update(limits.keys_of(command.watcher, command.note))
+
+
 def _insert_needs(_world: World, command: c.Insert, _now: int, needs: Needs) -> None:
     needs.records.update(("queue", job.queue) for job in command.jobs)
     needs.records.update(("job", job.id) for job in command.jobs if job.client_id)
@@ -243,7 +270,9 @@ def _insert_needs(_world: World, command: c.Insert, _now: int, needs: Needs) -> 
 
 def _claim_needs(_world: World, command: c.Claim, now: int, needs: Needs) -> None:
     slot = str(now // 60_000 % MINUTE_SLOTS)
+    needs.records.add(("config", DEFAULT_CONFIG))
     for queue in command.queues:
+        needs.records.add(("config", queue))
         needs.records.add(("queue", queue))
         needs.records.add(("minute", queue, slot))
     needs.head(("state", command.queues[0], "available"), command.count)
@@ -257,17 +286,13 @@ def _jobs_needs(_world: World, command: c.Extend, _now: int, needs: Needs) -> No
     needs.records.update(("job", job_id) for job_id in command.job_ids)
 
 
-def _watched_needs(_world: World, command: c.Watched, _now: int, needs: Needs) -> None:
-    if command.watcher.kind == "limit":
-        needs.records.update(limits.keys_of(command.watcher, command.note))
-
-
 def _grant_needs(_world: World, command: c.Grant, _now: int, needs: Needs) -> None:
     needs.records.update(("job", job_id) for job_id, _ in command.asks)
 
 
 def _queue_needs(_world: World, command: c.Pause, _now: int, needs: Needs) -> None:
     needs.records.add(("queue", command.queue))
+    needs.records.add(("config", command.queue))
 
 
 def _worker_needs(_world: World, command: c.Beat, _now: int, needs: Needs) -> None:
@@ -281,14 +306,17 @@ def _tick_needs(_world: World, command: c.Tick, _now: int, needs: Needs) -> None
 NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
     c.Enqueue: _enqueue_needs,
     c.Insert: _insert_needs,
-    c.Watched: _watched_needs,
     c.Grant: _grant_needs,
+    c.Reserve: _holds_needs,
+    c.Settle: _holds_needs,
+    c.Watched: _watched_needs,
     c.Claim: _claim_needs,
     c.Extend: _jobs_needs,
     c.GiveBack: _jobs_needs,
-    c.Pause: _queue_needs,
-    c.Resume: _queue_needs,
+    c.Bulk: _jobs_needs,
+    **dict.fromkeys((c.Pause, c.Resume, c.Drain, c.Configure, c.Purge, c.DeleteQueue, c.EmptyQueue), _queue_needs),
     c.Tick: _tick_needs,
     **dict.fromkeys((c.Beat, c.Direct, c.RemoveWorker), _worker_needs),
     **dict.fromkeys((c.Ack, c.Nack, c.Cancel, c.Activate, c.Promote, c.RetryDead, c.DeleteDead), _job_needs),
+    **dict.fromkeys((c.Reprioritize, c.RetryJob), _job_needs),
 }

@@ -13,6 +13,7 @@ from msgspec import structs
 from ojs_stream.core.commands import Enqueue, NewJob, Reserve, Reserved, Settle
 from ojs_stream.core.fold import locks, rooms
 from ojs_stream.core.fold.jobs import forget
+from ojs_stream.core.fold.twins import Twins, first_state
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import Hold, IdRecord, Verdict
 from ojs_stream.core.world import World, system_command
@@ -66,33 +67,35 @@ _KINDS = {
 # -- what an enqueue needs ------------------------------------------------------------------------------------
 
 
-def holds_of(world: World, command: Enqueue) -> Needed:
+def holds_of(world: World, command: Enqueue, twins: Twins) -> Needed:
     """By home what the jobs of the command need. Most need nothing."""
     needed: dict[int, list[Hold]] = {}
     # What the log has accepted goes on: a workflow's step or a cron entry's job finds room in any queue.
     from_client = not command.source
-    for place, new in enumerate(command.jobs):
+    skipped = twins.skipped
+    for place, new in enumerate(twins.jobs):
+        if place in skipped:
+            continue
         if new.client_id:
             needed.setdefault(world.home_of(new.id), []).append(_hold(world, "id", new.id, place, new))
         if new.unique is not None:
             lock = _hold(world, "lock", new.unique.key, place, new)
             needed.setdefault(new.unique.home, []).append(structs.replace(lock, rule=new.unique))
         if from_client and rooms.is_bounded(world, new.queue):
-            needed.setdefault(world.home_of(new.queue), []).append(_hold(world, "room", new.queue, place, new))
+            room = structs.replace(_hold(world, "room", new.queue, place, new), type=new.type)
+            needed.setdefault(world.home_of(new.queue), []).append(room)
     return {home: tuple(held) for home, held in needed.items()}
 
 
 def _hold(world: World, kind: str, name: str, place: int, new: NewJob) -> Hold:
-    state = first_state(new, world.origin)
-    return Hold(kind=kind, name=name, job=place, id=new.id, home=world.home_of(new.queue), state=state)  # type: ignore[arg-type]
-
-
-def first_state(new: NewJob, moment: int) -> str:
-    """The state in which a new job begins at ``moment``."""
-    if new.pending:
-        return "pending"
-    due = moment + new.delay_ms if new.delay_ms else new.scheduled
-    return "scheduled" if due > moment else "available"
+    return Hold(
+        kind=kind,  # type: ignore[arg-type]
+        name=name,
+        job=place,
+        id=new.id,
+        home=world.home_of(new.queue),
+        state=first_state(new, world.origin),
+    )
 
 
 # -- taking and settling --------------------------------------------------------------------------------------
@@ -113,7 +116,7 @@ def take_all(world: World, holds: Sequence[Hold], stage: str, *, partial: bool) 
             continue
         verdict = _KINDS[hold.kind].take(world, hold, stage)
         if verdict is not None:
-            verdicts.append(verdict)
+            verdicts.append(structs.replace(verdict, by=world.home))
         if verdict is None or not verdict.code:
             taken.append(hold)
         elif not partial:
@@ -149,7 +152,13 @@ def reserve(world: World, command: Reserve) -> Outcome | None:
     verdicts = take_all(world, command.holds, command.stage, partial=command.partial)
     if not command.partial and refuses(verdicts):
         world.rollback(before)
-    answer = system_command(Reserved, stage=command.stage, home=world.home, verdicts=tuple(verdicts))
+    answer = system_command(
+        Reserved,
+        stage=command.stage,
+        home=world.home,
+        verdicts=tuple(verdicts),
+        pressure=rooms.pressure(world, command.holds),
+    )
     world.message(command.home, answer)
     return None
 

@@ -19,10 +19,10 @@ from ojs_stream.core.commands import (
     JobNote,
     LimitOverride,
     LimitPause,
-    LimitQueue,
     Ungrant,
 )
-from ojs_stream.core.fold.jobs import Failure, about, announce, asking, change, discard, ensure_queue, store
+from ojs_stream.core.fold.jobs import Failure, about, announce, asking, change, discard, store
+from ojs_stream.core.fold.rooms import config_of
 from ojs_stream.core.limits import (
     block_of,
     in_force,
@@ -106,9 +106,11 @@ def _with_rule(limit: LimitRecord | None, key: str, note: JobNote) -> LimitRecor
 
 def _ask(world: World, limit: LimitRecord, slot: SlotRecord | None, note: JobNote) -> LimitRecord:
     if slot is not None and (slot.ask == note.ask or not note.held):
-        # Its priority may have changed.
-        place = note.score // SEQUENCE_SPAN * SEQUENCE_SPAN + slot.score % SEQUENCE_SPAN
-        return _swap(world, _move(world, limit, slot, structs.replace(slot, score=place)))
+        # Its priority may have changed, or its queue.
+        priority, ticket = divmod(note.score, SEQUENCE_SPAN)
+        place = priority * SEQUENCE_SPAN + slot.score % SEQUENCE_SPAN
+        same = structs.replace(slot, score=place, ticket=ticket, queue=note.queue)
+        return _swap(world, _move(world, limit, slot, same))
     limit = _move(world, limit, slot, None)
     new = _new_slot(world, limit, slot, note)
     if limit.recall_at == NEVER:
@@ -446,21 +448,21 @@ def override(world: World, command: LimitOverride) -> Outcome:
 # -- limits on whole queues -----------------------------------------------------------------------------------
 
 
-def limit_queue(world: World, command: LimitQueue) -> Outcome:
-    """Limit all jobs of a queue. It binds them all, so its claims check it and nobody is held."""
-    set_queue_limit(world, command.queue, command.limit)
-    return Outcome()
-
-
-def set_queue_limit(world: World, name: str, limit: QueueLimit | None) -> None:
-    """The queue's own limit is this from now on."""
-    queue = ensure_queue(world, name)
-    world.put(("queue", name), structs.replace(queue, limit=limit))
-
-
 def claimable(world: World, queue: QueueRecord) -> int:
-    """So many jobs a claim may take from the queue, as its own limit says."""
-    return queue_room(queue, world.count(queue.name, "active"), world.now)
+    """So many jobs a claim may take from the queue. Its limit binds all its jobs: nobody is held for it."""
+    return queue_room(follow_config(world, queue), world.count(queue.name, "active"), world.now)
+
+
+def follow_config(world: World, queue: QueueRecord) -> QueueRecord:
+    """The queue's record says what its configuration does: whether a claim is worth asking is seen from it."""
+    config = config_of(world, queue.name)
+    limit = None
+    if config is not None and (config.concurrency or config.rate_limit is not None):
+        limit = QueueLimit(concurrency=config.concurrency or None, rate=config.rate_limit)
+    if limit != queue.limit:
+        queue = structs.replace(queue, limit=limit)
+        world.put(("queue", queue.name), queue)
+    return queue
 
 
 def count_starts(world: World, name: str, count: int) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 from ojs_stream.core.commands import Tick
-from ojs_stream.core.fold import limits, locks
+from ojs_stream.core.fold import deletion, limits, locks
 from ojs_stream.core.fold.enqueue import abort_stage
 from ojs_stream.core.fold.jobs import Failure, discard, expire, is_expired, remove, retry_later, total_over
 from ojs_stream.core.fold.leases import exhausted, promote
@@ -16,6 +18,7 @@ from ojs_stream.core.records import (
     LimitRecord,
     LockRecord,
     QueueRecord,
+    ReplayRecord,
     Stage,
     WorkerRecord,
     key_of_member,
@@ -38,21 +41,43 @@ def tick(world: World, command: Tick) -> Outcome:
 
 def _fall_due(world: World, member: str, command: Tick) -> int:
     record = world.get(key_of_member(member))
-    if isinstance(record, WorkerRecord):
-        if not record.silent and world.now < world.grace:
-            return 0
-        silence(world, record)
-    elif isinstance(record, Stage):
-        abort_stage(world, record)
-    elif isinstance(record, LockRecord):
-        locks.expire(world, record)
-    elif isinstance(record, LimitRecord):
-        limits.fall_due(world, record)
-    elif isinstance(record, QueueRecord):
-        limits.window_over(world, record)
-    elif isinstance(record, JobRecord):
+    if isinstance(record, JobRecord):
         return _job_due(world, record, command)
+    if isinstance(record, WorkerRecord):
+        return _worker_due(world, record)
+    if isinstance(record, QueueRecord):
+        _queue_due(world, record, command)
+    elif record is not None:
+        _ENDS[type(record)](world, record)
     return 1
+
+
+def _worker_due(world: World, worker: WorkerRecord) -> int:
+    if not worker.silent and world.now < world.grace:
+        return 0
+    silence(world, worker)
+    return 1
+
+
+def _queue_due(world: World, queue: QueueRecord, command: Tick) -> None:
+    """Its window is over, or a deletion waits for its last jobs."""
+    if command.index == "run":
+        limits.window_over(world, queue)
+    elif queue.ending is not None:
+        deletion.go_on(world, queue)
+
+
+def _forget_replay(world: World, replay: ReplayRecord) -> None:
+    world.put(("replay", replay.key), None)
+
+
+_ENDS: dict[type, Callable[[World, Any], None]] = {
+    Stage: abort_stage,
+    LockRecord: locks.expire,
+    LimitRecord: limits.fall_due,
+    ReplayRecord: _forget_replay,
+}
+"""What becomes of a record whose time has come."""
 
 
 def _job_due(world: World, record: JobRecord, command: Tick) -> int:
