@@ -13,6 +13,7 @@ from ojs_stream.core.commands import (
     Ack,
     Activate,
     Beat,
+    Bulk,
     Cancel,
     Command,
     Configure,
@@ -23,13 +24,16 @@ from ojs_stream.core.commands import (
     Enqueue,
     Extend,
     GiveBack,
+    NewJob,
     Pause,
     Promote,
     Purge,
     RemoveWorker,
+    Reprioritize,
     Reset,
     Resume,
     RetryDead,
+    RetryJob,
     Tick,
 )
 from ojs_stream.core.config_body import parse_config_body
@@ -42,6 +46,7 @@ from tests.support.builders import MINUTE, SECOND, Fold, claim, command, enqueue
 Step = tuple[int, int | None, Command]
 QUEUES = ("alpha", "beta", "gamma")
 WORKERS = ("w1", "w2", "wö:3")
+KEYS = ("key 1", "key 2")
 IDS = 16
 SHORT = Retention(10 * SECOND, 20 * SECOND, 30 * SECOND, 40 * SECOND)
 
@@ -92,6 +97,11 @@ def _jobs(homes: int) -> st.SearchStrategy[Any]:
     return st.builds(build, st.integers(0, IDS - 1), options)
 
 
+def _repeatable(jobs: list[NewJob], key: str, partial: bool) -> Enqueue:
+    """An enqueue under a key that others of the history use too, with the same or with another body."""
+    return structs.replace(enqueue(*jobs), replay=key, body=str(len(jobs)), partial=partial)
+
+
 def _rules(homes: int) -> list[UniqueRule]:
     """Two fingerprints under rules of every kind."""
     kinds: list[dict[str, Any]] = [
@@ -140,12 +150,22 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
     return st.one_of(
         st.builds(lambda jobs: enqueue(*jobs), new),
         st.builds(lambda jobs: enqueue(*jobs), new),
+        st.builds(_repeatable, new, st.sampled_from(KEYS), st.booleans()),
         claims,
         claims,
         st.builds(lambda one: command(Ack, job_id=one, result=Raw(b'{"ok":1}')), ids),
         st.builds(lambda one, fields: nack(one, **fields), ids, failures),
         st.builds(lambda one: command(Cancel, job_id=one), ids),
         st.builds(lambda one: command(Activate, job_id=one), ids),
+        st.builds(lambda one: command(RetryJob, job_id=one), ids),
+        st.builds(
+            lambda one, level: command(Reprioritize, job_id=one, priority=level), ids, st.sampled_from((-9, 7))
+        ),
+        st.builds(
+            lambda action, some: command(Bulk, action=action, job_ids=some, states=STATES),
+            st.sampled_from(("cancel", "retry", "delete")),
+            some_ids,
+        ),
         st.builds(lambda one: command(Promote, job_id=one, attempt=1), ids),
         st.builds(
             lambda one, queue: command(RetryDead, job_id=one, queue=queue), ids, st.sampled_from(("", *QUEUES))
