@@ -17,6 +17,7 @@ from ojs_stream.core.records import (
     JobRecord,
     LimitRule,
     OverlapPolicy,
+    Override,
     Pressure,
     Retention,
     UniqueRule,
@@ -184,6 +185,9 @@ class JobNote(Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: int = 0
     score: int = 0
     """Its place in its queue (see ``ready_score``)."""
+    ask: int = 0
+    held: bool = False
+    """It is available and waits for a slot of its limit: this is its ``ask``."""
     unique: UniqueRule | None = None
     limit: LimitRule | None = None
     result: Raw | UnsetType = UNSET
@@ -230,6 +234,8 @@ class Nack(Command, frozen=True, kw_only=True, omit_defaults=True, tag="nack"):
     backtrace: Raw | UnsetType = UNSET
     error_class: str = ""
     requeue: bool = False
+    limit_until: int = 0
+    """``rate_limit_until`` in ms: no job of the same limit before this instant."""
 
 
 class GiveBack(Command, frozen=True, kw_only=True, omit_defaults=True, tag="give_back"):
@@ -472,6 +478,44 @@ class EmptyQueue(Command, frozen=True, kw_only=True, omit_defaults=True, tag="em
     queue: str
 
 
+class Grant(Command, frozen=True, kw_only=True, omit_defaults=True, tag="grant"):
+    """Message from a limit: these jobs have slots. ``asks`` are pairs (job id, which ask of it)."""
+
+    asks: tuple[tuple[str, int], ...]
+
+
+class Ungrant(Command, frozen=True, kw_only=True, omit_defaults=True, tag="ungrant"):
+    """Message from a limit: a slot was not used and others wait. The job gives it back unless it has started."""
+
+    job_id: str
+    ask: int
+
+
+class Divert(Command, frozen=True, kw_only=True, omit_defaults=True, tag="divert"):
+    """Message from a limit: there is no slot, and the job does not want to wait (``on_limit``)."""
+
+    job_id: str
+    ask: int
+    key: str
+    until: int = 0
+    """When to ask again (ms); 0: the job is dropped."""
+
+
+class LimitPause(Command, frozen=True, kw_only=True, omit_defaults=True, tag="limit_pause"):
+    """Message to a limit: a job has learned that nothing may start before ``until`` (ms)."""
+
+    key: str
+    until: int
+    reason: str = ""
+
+
+class LimitOverride(Command, frozen=True, kw_only=True, omit_defaults=True, tag="limit_override"):
+    """An operator puts something else in place of a limit's rule, or takes it away (``None``)."""
+
+    key: str
+    override: Override | None = None
+
+
 AnyCommand = (
     Genesis
     | Reset
@@ -515,4 +559,9 @@ AnyCommand = (
     | Purge
     | DeleteQueue
     | EmptyQueue
+    | Grant
+    | Ungrant
+    | Divert
+    | LimitPause
+    | LimitOverride
 )

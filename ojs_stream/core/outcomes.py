@@ -69,6 +69,11 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
     depth: int | None = None
     bound: int | None = None
     jobs_affected: int | None = None
+    key: str | None = None
+    strategy: str | None = None
+    limit: int | None = None
+    current: int | None = None
+    until: str | None = None
 
 
 class Event(Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ records, so a recount can always prove them (tests do).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -121,11 +122,11 @@ class Window(Struct, frozen=True):
 
 
 class LimitRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A limit that a job is under (OJS.md 5.5), resolved by the view; 0 or ``None``: not limited in that way."""
+    """A limit that a job is under (OJS.md 5.5), resolved by the view; ``None``: not limited in that way."""
 
     key: str
     home: int
-    concurrency: int = 0
+    concurrency: int | None = None
     rate: Window | None = None
     throttle: Window | None = None
     on_limit: Literal["wait", "reschedule", "drop"] = "wait"
@@ -160,6 +161,8 @@ class Control(Struct, frozen=True, kw_only=True, omit_defaults=True):
     limit: LimitRule | None = None
     held: bool = False
     """Available, but waiting for a slot of its limit: not in the ready index."""
+    ask: int = 0
+    """How often the job has asked its limit for a slot: an answer to an earlier ask is void."""
 
 
 class JobRecord(Struct, frozen=True, omit_defaults=True):
@@ -216,6 +219,13 @@ class Ending(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When the reaper looks again whether the last active job has ended (ms)."""
 
 
+class QueueLimit(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A limit on all jobs of a queue, checked by its claims; ``None``: not limited in that way."""
+
+    concurrency: int | None = None
+    rate: Window | None = None
+
+
 class QueueRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A queue at its home."""
 
@@ -225,6 +235,14 @@ class QueueRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     totals: Totals = Totals()
     reserved: dict[str, tuple[int, ...]] = {}
     """stage -> the places of its jobs that room is held for"""
+    held: int = 0
+    """So many of the available jobs wait for a slot of their limits."""
+    limit: QueueLimit | None = None
+    """As its configuration says (``fold/limits.py: bound``)."""
+    window: int = 0
+    """When the window of the queue's own rate began: with its first start (ms)."""
+    starts: int = 0
+    """How many jobs were started in it."""
     paused: bool = False
     paused_at: str | None = None
     resumed_at: str | None = None
@@ -466,10 +484,44 @@ class StepRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
 
 
+class Override(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an operator puts in place of a limit's rule. What is ``None`` stays as the rule has it."""
+
+    concurrency: int | None = None
+    rate: Window | None = None
+    throttle: Window | None = None
+    until: int = 0
+    """When it ends (ms); 0: when it is deleted."""
+
+
 class LimitRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A limit at hash(its key)."""
+    """A limit at the home of its key: the rule of the latest job, and how much of it is used."""
 
     key: str
+    concurrency: int | None = None
+    rate: Window | None = None
+    throttle: Window | None = None
+    override: Override | None = None
+    waiting: int = 0
+    granted: int = 0
+    """Slots whose jobs have not started yet. They count as used."""
+    active: int = 0
+    window: int = 0
+    """When the window of the rate began: with its first start (ms)."""
+    starts: int = 0
+    """How many jobs were started in it."""
+    next_at: int = 0
+    """When the throttle allows the next start (ms)."""
+    paused_until: int = 0
+    """No slot before this instant: a job has said so (``rate_limit_until``)."""
+    asleep: dict[str, int] = {}
+    """queue -> until when its jobs come after those of other queues: it has left a slot unused"""
+    recall_at: int = 0
+    """When slots that are not used are asked back; 0: nobody waits for them."""
+    wake_at: int = 0
+    """When time alone may free a slot (or ``recall_at``); 0: it does not."""
+    forget_at: int = 0
+    """When the record is removed; 0: it is in use."""
 
 
 class SlotRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -477,6 +529,20 @@ class SlotRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     key: str
     job: str
+    state: Literal["waiting", "granted", "active"]
+    home: int
+    """Where the job is."""
+    queue: str
+    ask: int
+    """Which ask of the job this is."""
+    ticket: int
+    """The job's own sequence in its queue: as long as it has that, it keeps its place here."""
+    score: int
+    """Its place among those who wait: priority, then who came first."""
+    at: int = 0
+    """When it was granted (ms)."""
+    recalled: bool = False
+    """It was asked back, since it was not used."""
 
 
 class ReplayRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -614,35 +680,45 @@ def _worker_entries(worker: WorkerRecord) -> Entries:
     }
 
 
-def entries_of(record: Record | None) -> Entries:
-    """Every index entry that follows from a record."""
-    if isinstance(record, JobRecord):
-        return _job_entries(record)
-    if isinstance(record, WorkerRecord):
-        return _worker_entries(record)
-    if isinstance(record, QueueRecord):
-        return _queue_entries(record)
-    if isinstance(record, Stage):
-        return {("due", "reap"): (f"stage:{record.id}", record.deadline)}
-    if isinstance(record, LockRecord):
-        return _lock_entries(record)
-    if isinstance(record, CronRecord):
-        return _cron_entries(record)
-    if isinstance(record, ReplayRecord):
-        return {("due", "reap"): (f"replay:{record.key}", record.until)}
-    return {}
-
-
-def _cron_entries(entry: CronRecord) -> Entries:
-    due: Entries = {("due", "cron"): (f"cron:{entry.name}", entry.next_at)} if entry.next_at else {}
-    return {("crons",): (entry.name, 0), **due}
-
-
 def _queue_entries(queue: QueueRecord) -> Entries:
+    """A window that is used up ends by a tick: until then nobody need ask."""
     entries: Entries = {} if queue.deleted else {("queues",): (queue.name, 0)}
     if queue.ending is not None:
         entries["due", "reap"] = (f"queue:{queue.name}", queue.ending.look_at)
+    rate = queue.limit.rate if queue.limit is not None else None
+    if rate is not None and queue.window and queue.starts >= rate.limit:
+        entries["due", "run"] = (f"queue:{queue.name}", queue.window + rate.period_ms)
     return entries
+
+
+def has_room(queue: QueueRecord) -> bool:
+    """Whether the limit on the whole queue allows another start, as far as its record knows."""
+    limit = queue.limit
+    if limit is None:
+        return True
+    if limit.concurrency is not None and queue.counts.active >= limit.concurrency:
+        return False
+    return limit.rate is None or queue.starts < limit.rate.limit
+
+
+def _limit_entries(limit: LimitRecord) -> Entries:
+    member = f"limit:{limit.key}"
+    entries: Entries = {("limits",): (limit.key, 0)}
+    if limit.wake_at:
+        entries["due", "run"] = (member, limit.wake_at)
+    if limit.forget_at:
+        entries["due", "reap"] = (member, limit.forget_at)
+    return entries
+
+
+def _slot_entries(slot: SlotRecord) -> Entries:
+    """Who waits, the best first; who holds a slot unused, the longest first, and the worst first."""
+    member = f"slot:{slot.job}"
+    if slot.state == "waiting":
+        return {("waiting", slot.key): (member, slot.score)}
+    if slot.state == "granted":
+        return {("granted", slot.key): (member, slot.at), ("worst", slot.key): (member, -slot.score)}
+    return {}
 
 
 def _lock_entries(lock: LockRecord) -> Entries:
@@ -652,6 +728,39 @@ def _lock_entries(lock: LockRecord) -> Entries:
     if ends:
         entries["due", "reap"] = (f"lock:{lock.key}", min(ends))
     return entries
+
+
+def _replay_entries(replay: ReplayRecord) -> Entries:
+    return {("due", "reap"): (f"replay:{replay.key}", replay.until)}
+
+
+def _cron_entries(entry: CronRecord) -> Entries:
+    due: Entries = {("due", "cron"): (f"cron:{entry.name}", entry.next_at)} if entry.next_at else {}
+    return {("crons",): (entry.name, 0), **due}
+
+
+def _stage_entries(stage: Stage) -> Entries:
+    return {("due", "reap"): (f"stage:{stage.id}", stage.deadline)}
+
+
+_ENTRIES: dict[type, Callable[[Any], Entries]] = {
+    JobRecord: _job_entries,
+    WorkerRecord: _worker_entries,
+    QueueRecord: _queue_entries,
+    Stage: _stage_entries,
+    LockRecord: _lock_entries,
+    CronRecord: _cron_entries,
+    ReplayRecord: _replay_entries,
+    LimitRecord: _limit_entries,
+    SlotRecord: _slot_entries,
+}
+"""The records that stand in indexes."""
+
+
+def entries_of(record: Record | None) -> Entries:
+    """Every index entry that follows from a record."""
+    made = _ENTRIES.get(type(record))
+    return made(record) if made is not None else {}
 
 
 def key_of_member(member: str) -> Key:

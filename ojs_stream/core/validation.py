@@ -29,6 +29,7 @@ from ojs_stream.core.envelope import (
     too_large,
 )
 from ojs_stream.core.fields import CHECKS, ECHOED, Layer, keep
+from ojs_stream.core.limits import parse_rule
 from ojs_stream.core.names import check_type
 from ojs_stream.core.policy import fields_in, parse_policy
 from ojs_stream.core.records import EMPTY_OBJECT, Retention
@@ -175,6 +176,8 @@ def _job(values: Values, raws: Raws, rules: Rules, new_id: NewId) -> NewJob:
     _policy_of(draft, extra, rules.retry)
     _times_of(draft, rules.retention)
     draft["meta"] = _meta_of(draft, rules.meta_bytes_max)
+    if "limit" in draft:
+        draft["limit"] = parse_rule(draft["limit"], queue=draft["queue"], homes=rules.homes)
     if "id" not in draft:
         draft["id"] = new_id(draft["queue"])
     if "unique" in draft:

@@ -390,9 +390,11 @@ class World:
         self.tally(record.job.queue, "counts", record.job.state, step)
         if record.job.state == "active":
             self.watched += step
+        elif record.ctl.held and record.job.state == "available":
+            self.tally(record.job.queue, "held", "jobs", step)
 
     def tally(self, queue: str, group: str, field: str, step: int) -> None:
-        """Add to a counter of a queue: group ``counts``, ``totals`` or a minute number as text."""
+        """Add to a counter of a queue: group ``counts``, ``totals``, ``held`` or a minute number as text."""
         key = (queue, group, field)
         self._assign(self._tallies, key, self._tallies.get(key, 0) + step)
 
@@ -528,6 +530,8 @@ class World:
         for (queue, group), steps in groups.items():
             if group in ("counts", "totals"):
                 self._finish_queue(queue, group, steps)
+            elif group == "held":
+                self._finish_held(queue, steps["jobs"])
             else:
                 self._finish_minute(queue, int(group), steps)
         self._journal.clear()
@@ -539,6 +543,11 @@ class World:
         old: Counts | Totals = queue.counts if group == "counts" else queue.totals
         new = msgspec.structs.replace(old, **{field: getattr(old, field) + n for field, n in steps.items()})
         self.put(("queue", name), msgspec.structs.replace(queue, **{group: new}))
+
+    def _finish_held(self, name: str, step: int) -> None:
+        queue = self.queue(name)
+        if queue is not None:
+            self.put(("queue", name), msgspec.structs.replace(queue, held=queue.held + step))
 
     def _finish_minute(self, name: str, minute: int, steps: dict[str, int]) -> None:
         key = ("minute", name, str(minute % MINUTE_SLOTS))

@@ -15,6 +15,7 @@ from ojs_stream.web import (
     events,
     fetching,
     jobs,
+    limits,
     queue_admin,
     queues,
     system,
@@ -39,14 +40,8 @@ class Route(NamedTuple):
 
 def routes_of(context: Context) -> list[Route]:
     """Every route this process serves: what is not in here is a 404 and a false capability."""
-    table = [
-        *_job_routes(),
-        *_worker_routes(),
-        *_queue_routes(),
-        *_cron_routes(),
-        *_admin_routes(),
-        *_system_routes(),
-    ]
+    table = [*_job_routes(), *_worker_routes(), *_queue_routes(), *_limit_routes()]
+    table += [*_cron_routes(), *_admin_routes(), *_system_routes()]
     if context.test_mode:
         table.append(Route("POST", f"{API}/admin/reset", system.reset, "admin_reset"))
     return table
@@ -138,6 +133,21 @@ def _cron_at(base: str, noun: str) -> list[Route]:
         Route("POST", f"{one}/pause", cron.pause, f"{noun}_pause"),
         Route("POST", f"{one}/resume", cron.resume, f"{noun}_resume"),
         Route("GET", f"{one}/history", cron.history, f"{noun}_history"),
+    ]
+
+
+def _limit_routes() -> list[Route]:
+    one = f"{API}/rate-limits/{{key}}"
+    queue = f"{API}/admin/queues/{{name}}/rate-limit"
+    return [
+        Route("GET", f"{API}/rate-limits", limits.list_limits, "rate_limits_list"),
+        Route("GET", one, limits.get, "rate_limits_get"),
+        Route("PUT", one, limits.override, "rate_limits_override"),
+        Route("DELETE", one, limits.end_override),
+        Route("PUT", f"{one}/override", limits.override),
+        Route("DELETE", f"{one}/override", limits.end_override),
+        Route("PUT", queue, limits.limit_queue, "admin_queues_rate_limit"),
+        Route("DELETE", queue, limits.unlimit_queue),
     ]
 
 

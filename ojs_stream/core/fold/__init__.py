@@ -21,6 +21,7 @@ from ojs_stream.core.fold import (
     home,
     leases,
     lifecycle,
+    limits,
     locks,
     queues,
     revision,
@@ -88,11 +89,17 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.Purge: deletion.purge,
     c.DeleteQueue: deletion.delete_queue,
     c.EmptyQueue: deletion.empty_queue,
+    c.Grant: limits.grant,
+    c.Ungrant: limits.ungrant,
+    c.Divert: limits.divert,
+    c.LimitPause: limits.pause,
+    c.LimitOverride: limits.override,
 }
 
 OBSERVERS: dict[WatcherKind, Callable[[World, Watcher, c.JobNote], None]] = {
     "lock": locks.observe,
     "cron": cron.observe,
+    "limit": limits.observe,
 }
 """Who is told of a job's change of state."""
 
@@ -162,10 +169,21 @@ def _outcome_of(world: World, command: c.AnyCommand, marked: Savepoint) -> Outco
         outcome = Outcome(code=refusal.code, message=refusal.message, details=refusal.details)
         if isinstance(command, c.Enqueue):
             enqueue.refused(world, command, refusal)
+    _observe(world)
+    return outcome
+
+
+def _observe(world: World) -> None:
+    """Tell watchers of this home. What limits read is asked for at once: a claim starts many jobs."""
+    world.require(
+        key
+        for watcher, note in world.observations
+        if watcher.kind == "limit"
+        for key in limits.keys_of(watcher, note)
+    )
     while world.observations:
         watcher, note = world.observations.pop(0)
         OBSERVERS[watcher.kind](world, watcher, note)
-    return outcome
 
 
 def _repeat(world: World, command: c.AnyCommand) -> None:
@@ -231,6 +249,8 @@ def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) ->
         needs.records.add(("config", job.queue))
         if world.home_of(job.queue) == world.home:
             needs.records.add(("queue", job.queue))
+        if job.limit is not None and job.limit.home == world.home:
+            needs.records.update((("limit", job.limit.key), ("slot", job.id)))
         if job.unique is not None and job.unique.home == world.home:
             needs.records.add(("lock", job.unique.key))
         if job.client_id:
@@ -246,6 +266,8 @@ def _holds_needs(_world: World, command: c.Reserve, _now: int, needs: Needs) -> 
 def _watched_needs(_world: World, command: c.Watched, _now: int, needs: Needs) -> None:
     if command.watcher.kind == "lock":
         needs.records.add(("lock", command.watcher.name))
+    elif command.watcher.kind == "limit":
+        needs.records.update(limits.keys_of(command.watcher, command.note))
 
 
 def _insert_needs(_world: World, command: c.Insert, _now: int, needs: Needs) -> None:
@@ -255,8 +277,10 @@ def _insert_needs(_world: World, command: c.Insert, _now: int, needs: Needs) -> 
 
 def _claim_needs(_world: World, command: c.Claim, now: int, needs: Needs) -> None:
     slot = str(now // 60_000 % MINUTE_SLOTS)
+    needs.records.add(("config", DEFAULT_CONFIG))
     for queue in command.queues:
         needs.records.add(("queue", queue))
+        needs.records.add(("config", queue))
         needs.records.add(("minute", queue, slot))
     needs.head(("state", command.queues[0], "available"), command.count)
 
@@ -267,6 +291,10 @@ def _job_needs(_world: World, command: c.Ack, _now: int, needs: Needs) -> None:
 
 def _jobs_needs(_world: World, command: c.Extend, _now: int, needs: Needs) -> None:
     needs.records.update(("job", job_id) for job_id in command.job_ids)
+
+
+def _grant_needs(_world: World, command: c.Grant, _now: int, needs: Needs) -> None:
+    needs.records.update(("job", job_id) for job_id, _ in command.asks)
 
 
 def _queue_needs(_world: World, command: c.Pause, _now: int, needs: Needs) -> None:
@@ -292,6 +320,7 @@ NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
     c.Reserve: _holds_needs,
     c.Settle: _holds_needs,
     c.Watched: _watched_needs,
+    c.Grant: _grant_needs,
     c.Claim: _claim_needs,
     c.Extend: _jobs_needs,
     c.GiveBack: _jobs_needs,
