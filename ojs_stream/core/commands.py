@@ -13,6 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from ojs_stream.core.records import (
     ConfigRecord,
     ErrorEntry,
+    Flow,
     Hold,
     JobRecord,
     LimitRule,
@@ -516,6 +517,53 @@ class LimitOverride(Command, frozen=True, kw_only=True, omit_defaults=True, tag=
     override: Override | None = None
 
 
+class NewStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A step of a new workflow: a ``job`` or a ``flow``. Its number is its place in the command."""
+
+    id: str
+    type: str
+    parent: int = -1
+    callback: str = ""
+    depends: tuple[int, ...] = ()
+    """Steps of the same flow that must complete first."""
+    flow: Flow | None = None
+    job: NewJob | None = None
+
+
+class StartWorkflow(Command, frozen=True, kw_only=True, omit_defaults=True, tag="start_workflow"):
+    """Store a workflow and start what depends on nothing. The members of every flow stand together."""
+
+    id: str
+    name: str
+    flow: Flow
+    steps: tuple[NewStep, ...]
+    retention: Retention
+    replay: str = ""
+    """The client's ``Idempotency-Key``."""
+    body: str = ""
+    """A hash of the request under that key."""
+
+
+class CancelWorkflow(Command, frozen=True, kw_only=True, omit_defaults=True, tag="cancel_workflow"):
+    """A client wants a workflow ended, with all of its jobs."""
+
+    id: str
+    reason: str = ""
+
+
+class CancelMembers(Command, frozen=True, kw_only=True, omit_defaults=True, tag="cancel_members"):
+    """Message: jobs of a cancelled workflow, on the way that their enqueue took before."""
+
+    job_ids: tuple[str, ...]
+    reason: str = ""
+
+
+class DropWorkflow(Command, frozen=True, kw_only=True, omit_defaults=True, tag="drop_workflow"):
+    """Message of a home to itself: remove a part of a workflow whose retention is over."""
+
+    id: str
+
+
 AnyCommand = (
     Genesis
     | Reset
@@ -564,4 +612,8 @@ AnyCommand = (
     | Divert
     | LimitPause
     | LimitOverride
+    | StartWorkflow
+    | CancelWorkflow
+    | CancelMembers
+    | DropWorkflow
 )

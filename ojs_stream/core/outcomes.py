@@ -59,6 +59,14 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
     paused_by: str | None = None
     resumed_by: str | None = None
     changed_at: str | None = None
+    workflow_id: str | None = None
+    workflow_name: str | None = None
+    workflow_type: str | None = None
+    total_steps: int | None = None
+    step_id: str | None = None
+    step_type: str | None = None
+    steps_remaining: int | None = None
+    failed_step_id: str | None = None
     cron_name: str | None = None
     cron_expr: str | None = None
     timezone: str | None = None

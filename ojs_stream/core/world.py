@@ -284,6 +284,10 @@ class World:
             raise NeedMore(needs)
         return record  # type: ignore[return-value]
 
+    def peek(self, key: Key) -> Record | None:
+        """The record of ``key`` if it is in memory; nothing is asked for."""
+        return self._records.get(key) or (None if self.blank else self._known.get(key))
+
     def require(self, keys: Iterable[Key]) -> None:
         """Say at once that all of ``keys`` are needed."""
         missing = [key for key in keys if not self._has(key)]

@@ -37,6 +37,7 @@ from ojs_stream.store.scans import (
 )
 from ojs_stream.store.walks import Matches, walk
 from ojs_stream.store.worker_reads import WorkerReads
+from ojs_stream.store.workflow_reads import WorkflowReads
 
 FOLLOW_MAX = 8
 """So many notes (``moved``, id records) a lookup follows."""
@@ -82,7 +83,7 @@ def _matches_type(wanted: str) -> Keep:
 
 
 class Queries:
-    """Reads for the views; queues, workers, limits, cron entries and events have classes of their own."""
+    """Reads for the views; queues, workers, limits, locks, crons, events, workflows have their own classes."""
 
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
@@ -91,6 +92,7 @@ class Queries:
         self.workers = WorkerReads(reads)
         self.limits = LimitReads(reads)
         self.events = EventReads(reads)
+        self.workflows = WorkflowReads(reads)
         self.crons = CronReads(reads)
         self.locks = LockReads(reads)
         self._look: _Look | None = None

@@ -15,6 +15,7 @@ from ojs_stream.core.commands import (
     Beat,
     Bulk,
     Cancel,
+    CancelWorkflow,
     Command,
     Configure,
     DeleteCron,
@@ -37,6 +38,7 @@ from ojs_stream.core.commands import (
     Resume,
     RetryDead,
     RetryJob,
+    StartWorkflow,
     SwitchCron,
     Tick,
     TriggerCron,
@@ -60,6 +62,7 @@ from tests.support.builders import (
     tick,
     unique,
 )
+from tests.support.flows import leaf, start_of
 
 Step = tuple[int, int | None, Command]
 QUEUES = ("alpha", "beta", "gamma")
@@ -82,6 +85,34 @@ def job_ids(homes: int) -> list[str]:
         client = _by_client(number)
         made.append(f"0197f0a0-0000-7000-{8 + client}000-{number:09x}{0 if client else home:03x}")
     return made
+
+
+@lru_cache(maxsize=8)
+def workflows(homes: int) -> list[StartWorkflow]:
+    """The few workflows of a history, over all queues."""
+    one, two, three = (leaf("flow.job", queue) for queue in QUEUES)
+    bodies = [
+        {"type": "chain", "steps": [one, {"type": "group", "jobs": [two, three]}, one]},
+        {"type": "batch", "jobs": [two, one], "callbacks": {"on_failure": three, "on_success": one}},
+        {"steps": [{"id": "a", **one}, {"id": "b", **two}, {"id": "c", **three, "depends_on": ["a", "b"]}]},
+    ]
+    return [structs.replace(start_of(body, homes), retention=SHORT) for body in bodies]
+
+
+def _workflow_jobs(homes: int) -> list[str]:
+    return [step.job.id for start in workflows(homes) for step in start.steps if step.job is not None]
+
+
+def _workflow_commands(homes: int) -> st.SearchStrategy[Command]:
+    ids = st.sampled_from(_workflow_jobs(homes))
+    starts = st.sampled_from(workflows(homes))
+    return st.one_of(
+        starts,
+        st.builds(lambda one: command(Ack, job_id=one, result=Raw(b"[1e400]")), ids),
+        st.builds(lambda one: command(Ack, job_id=one), ids),
+        st.builds(nack, ids),
+        st.builds(lambda start: command(CancelWorkflow, id=start.id), starts),
+    )
 
 
 def _jobs(homes: int) -> st.SearchStrategy[Any]:
@@ -259,7 +290,8 @@ def _steps(homes: int) -> st.SearchStrategy[Step]:
         return pause, home if isinstance(asked, Tick) else None, asked
 
     usual = st.builds(place, pauses, numbers, _commands(homes))
-    return st.one_of(*[usual] * 20, reset)
+    flows = st.builds(place, pauses, numbers, _workflow_commands(homes))
+    return st.one_of(*[usual] * 20, *[flows] * 5, reset)
 
 
 def histories(homes: int, *, size: int = 50) -> st.SearchStrategy[list[Step]]:
@@ -272,7 +304,11 @@ def _server_ids_once(history: list[Step]) -> list[Step]:
     used: set[str] = set()
     kept: list[Step] = []
     for pause, home, asked in history:
-        if isinstance(asked, Enqueue):
+        if isinstance(asked, StartWorkflow):
+            if asked.id not in used:
+                used.add(asked.id)
+                kept.append((pause, home, asked))
+        elif isinstance(asked, Enqueue):
             fresh = tuple(new for new in asked.jobs if new.client_id or new.id not in used)
             used.update(new.id for new in fresh)
             if fresh:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ojs_stream.core.commands import Tick
-from ojs_stream.core.fold import deletion, limits, locks
+from ojs_stream.core.fold import deletion, limits, locks, workflows
 from ojs_stream.core.fold.enqueue import abort_stage
 from ojs_stream.core.fold.jobs import Failure, discard, expire, is_expired, remove, retry_later, total_over
 from ojs_stream.core.fold.leases import exhausted, promote
@@ -21,6 +21,7 @@ from ojs_stream.core.records import (
     ReplayRecord,
     Stage,
     WorkerRecord,
+    WorkflowRecord,
     key_of_member,
 )
 from ojs_stream.core.states import TERMINAL
@@ -70,6 +71,11 @@ def _lock_due(world: World, lock: LockRecord, _command: Tick) -> int:
 
 def _replay_due(world: World, replay: ReplayRecord, _command: Tick) -> int:
     world.put(("replay", replay.key), None)
+    return 1
+
+
+def _workflow_due(world: World, workflow: WorkflowRecord, _command: Tick) -> int:
+    workflows.expire(world, workflow)
     return 1
 
 
@@ -137,5 +143,6 @@ DUE: dict[type, Callable[[World, Any, Tick], int]] = {
     LockRecord: _lock_due,
     ReplayRecord: _replay_due,
     LimitRecord: _limit_due,
+    WorkflowRecord: _workflow_due,
 }
 """What becomes of a record whose deadline is there; 0: it is not its time yet."""
