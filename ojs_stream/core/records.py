@@ -490,6 +490,8 @@ def _worker_entries(worker: WorkerRecord) -> Entries:
 
 def entries_of(record: Record | None) -> Entries:
     """Every index entry that follows from a record."""
+    if record is None:
+        return {}
     if isinstance(record, JobRecord):
         return _job_entries(record)
     if isinstance(record, WorkerRecord):
