@@ -172,7 +172,9 @@ def _times_of(draft: Values, retention: Retention) -> None:
     if total_ms and timeout_ms and total_ms < timeout_ms:
         raise bad_field("total_timeout", "must not be shorter than timeout")
     draft["timeout_ms"] = timeout_ms or min(TIMEOUT_MS, total_ms or TIMEOUT_MS)
-    draft["retention"] = _retention(retention, draft.pop("result_ttl_ms")) if "result_ttl_ms" in draft else retention
+    draft["retention"] = (
+        _retention(retention, draft.pop("result_ttl_ms")) if "result_ttl_ms" in draft else retention
+    )
 
 
 def _meta_of(draft: Values, bytes_max: int) -> Raw:
