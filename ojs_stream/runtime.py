@@ -175,6 +175,7 @@ class Runtime:
         settings = self.settings
         return Rules(
             retention=settings.retention,
+            homes=self.homes,
             meta_bytes_max=settings.meta_bytes_max,
             json_depth_max=settings.json_depth_max,
             batch_jobs_max=settings.batch_jobs_max,

@@ -18,12 +18,13 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from ojs_stream.core.commands import COMMAND_VERSION, Enqueue, NewJob
+from ojs_stream.core.commands import COMMAND_VERSION, Enqueue
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.ids import derived_job_id
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.portions import portions
 from ojs_stream.core.records import JobRecord
+from ojs_stream.core.unique import deciding_home
 from ojs_stream.core.validation import Rules, parse_job
 from ojs_stream.errors import RefusedError, UnavailableError
 from ojs_stream.log.producer import Record
@@ -121,7 +122,7 @@ class BulkAgent:
             except RefusedError as error:
                 bad.append((record, f"{error.code}: {error.message}"))
             else:
-                by_home.setdefault(self._home(command.jobs[0]), []).append((record, command))
+                by_home.setdefault(deciding_home(command.jobs, self._homes), []).append((record, command))
         async with asyncio.TaskGroup() as group:
             for home, pairs in by_home.items():
                 group.create_task(self._apply(home, pairs))
@@ -142,9 +143,6 @@ class BulkAgent:
             at=0,
             jobs=(parse_job(record.value, self._rules, new_id),),
         )
-
-    def _home(self, job: NewJob) -> int:
-        return home_of(job.id if job.client_id else job.queue, self._homes)
 
     async def _apply(self, home: int, pairs: Pairs) -> None:
         pairs = await self._without_taken_ids(pairs)

@@ -152,6 +152,16 @@ class Insert(Command, frozen=True, kw_only=True, omit_defaults=True, tag="insert
     jobs: tuple[NewJob, ...]
     rooms: dict[str, int] = {}
     """queue -> for how many of the jobs room was held in it"""
+    stage: str = ""
+    locks: tuple[Hold, ...] = ()
+    """What the stage holds for the jobs at further homes: they are told when the jobs are here, not before."""
+
+
+class Revise(Command, frozen=True, kw_only=True, omit_defaults=True, tag="revise"):
+    """Message: a unique job that waits takes the contents of ``job``, and keeps its own id and schedule."""
+
+    job_id: str
+    job: NewJob
 
 
 class JobNote(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -321,9 +331,11 @@ class DeleteDead(Command, frozen=True, kw_only=True, omit_defaults=True, tag="de
 
 
 class Adopt(Command, frozen=True, kw_only=True, omit_defaults=True, tag="adopt"):
-    """Message: a job that comes from another home, as an available job of a queue here."""
+    """Message: a job that comes from another home, as an available job of a queue here, or on its way to one."""
 
     record: JobRecord
+    route: tuple[int, ...] = ()
+    """Homes that it passes by first: those of its watchers, so that its notes reach them in order."""
 
 
 AnyCommand = (
@@ -335,6 +347,7 @@ AnyCommand = (
     | Settle
     | Release
     | Insert
+    | Revise
     | Watched
     | Claim
     | Ack

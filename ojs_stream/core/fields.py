@@ -202,6 +202,13 @@ def _object(name: str) -> Callable[[Layer, Any], None]:
     return check
 
 
+def _unique(layer: Layer, value: Any) -> None:
+    if type(value) is not dict:
+        raise bad_field("unique", "must be an object")
+    # Its fingerprint needs the fields of both layers: ``core/unique.py`` looks at it when they are known.
+    layer.draft["unique"] = value
+
+
 def _schema(_layer: Layer, value: Any) -> None:
     if type(value) is not str or not value:
         raise bad_field("schema", "must be a URI")
@@ -297,7 +304,7 @@ CHECKS: dict[str, Check | None] = {
     "retry": _policy("retry"),
     "retry_policy": _policy("retry_policy", "retry"),
     "max_attempts": _attempts,
-    "unique": _object("unique"),
+    "unique": _unique,
     "rate_limit": _object("rate_limit"),
     "tags": _tags,
     "schema": _schema,

@@ -261,21 +261,26 @@ class WorkerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     silent: bool = False
 
 
-class LockRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A fingerprint of unique jobs and the job that has it, at the lock's home."""
+class Holder(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job that a lock knows: every living one with its fingerprint, and those in a final state of their rule."""
 
-    key: str
     job: str
     home: int
     """Where the job is."""
     state: State
     created: int
-    states: tuple[State, ...]
     period_ms: int = 0
     stage: str = ""
-    """The stage that took the lock, while it is not decided: an abort gives it back to ``before``."""
-    before: Raw | UnsetType = UNSET
-    """The ``LockRecord`` that the stage has taken it from."""
+    """The stage that wants to store the job, while it is not decided."""
+    replaced_by: str = ""
+    """The job that takes its place: it stands against no other any more."""
+
+
+class LockRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A fingerprint of unique jobs and the jobs that have it, at the lock's home (``fold/locks.py``)."""
+
+    key: str
+    holders: tuple[Holder, ...]
 
 
 class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -290,6 +295,10 @@ class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The job that has the lock already."""
     home: int = 0
     """Where ``existing`` is."""
+    coming: tuple[int, int, int] | None = None
+    """The message (source, destination, number) after which ``existing`` is at its home for sure."""
+    others: tuple[tuple[int, str], ...] = ()
+    """(home, job id) of further ones that are to be replaced with it."""
     action: Literal["", "ignore", "replace", "replace_except_schedule"] = ""
 
 
@@ -511,10 +520,12 @@ def entries_of(record: Record | None) -> Entries:
 
 
 def _lock_entries(lock: LockRecord) -> Entries:
-    """A lock with a period ends with it."""
-    if not lock.period_ms:
-        return {}
-    return {("due", "reap"): (f"lock:{lock.key}", lock.created + lock.period_ms)}
+    """A lock is looked at when the first period of its holders ends."""
+    entries: Entries = {("locks",): (lock.key, lock.holders[0].created)}
+    ends = [holder.created + holder.period_ms for holder in lock.holders if holder.period_ms]
+    if ends:
+        entries["due", "reap"] = (f"lock:{lock.key}", min(ends))
+    return entries
 
 
 def key_of_member(member: str) -> Key:

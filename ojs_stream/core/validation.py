@@ -33,6 +33,7 @@ from ojs_stream.core.names import check_type
 from ojs_stream.core.policy import parse_policy
 from ojs_stream.core.records import EMPTY_OBJECT, Retention
 from ojs_stream.core.retry import DEFAULT_POLICY, RetryPolicy
+from ojs_stream.core.unique import unique_rule
 from ojs_stream.errors import RefusedError
 
 TIMEOUT_MS = 1_800_000
@@ -44,6 +45,7 @@ class Rules:
     """What the settings say about jobs: bounds and defaults."""
 
     retention: Retention
+    homes: int = 1
     retry: RetryPolicy = DEFAULT_POLICY
     json_depth_max: int = JSON_DEPTH_MAX
     envelope_bytes_max: int = 1024 * 1024 + 64 * 1024
@@ -121,6 +123,8 @@ def _job(values: Values, raws: Raws, rules: Rules, new_id: NewId) -> NewJob:
     draft["meta"] = _meta_of(draft, rules.meta_bytes_max)
     if "id" not in draft:
         draft["id"] = new_id(draft["queue"])
+    if "unique" in draft:
+        draft["unique"] = unique_rule(draft["unique"], draft, rules.homes)
     if extra:
         draft["extra"] = encode_object(extra)
     return NewJob(**draft)

@@ -440,6 +440,11 @@ class World:
         )
         self.messages.append(Message(destination, number, _encoder.encode(sealed)))
 
+    def last_message(self, destination: int) -> tuple[int, int, int] | None:
+        """The last message to another home: when it is folded, everything sent there before is."""
+        number = self.sent.get(str(destination), 0)
+        return (self.home, destination, number) if number and destination != self.home else None
+
     def await_messages(self, since: Savepoint) -> None:
         """Whoever is answered now waits for the other homes that its command has caused something at."""
         awaits = tuple(
@@ -451,7 +456,7 @@ class World:
             return
         for place in range(since.replies, len(self.replies)):
             submit, outcome = self.replies[place]
-            self.replies[place] = submit, msgspec.structs.replace(outcome, awaits=awaits)
+            self.replies[place] = submit, msgspec.structs.replace(outcome, awaits=(*outcome.awaits, *awaits))
 
     def observe(self, watcher: Watcher, note: JobNote) -> None:
         """Tell a watcher: before the present command ends if it is of this home, else by a message."""

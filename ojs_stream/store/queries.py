@@ -14,6 +14,7 @@ from ojs_stream.core.records import IdRecord, JobRecord, Moved, QueueRecord, Rec
 from ojs_stream.core.states import STATES, State
 from ojs_stream.errors import UnavailableError
 from ojs_stream.store.event_reads import EventReads
+from ojs_stream.store.lock_reads import LockReads
 from ojs_stream.store.queue_reads import QueueReads
 from ojs_stream.store.reads import Read, Reads
 from ojs_stream.store.scans import (
@@ -33,7 +34,7 @@ from ojs_stream.store.scans import (
 )
 from ojs_stream.store.worker_reads import WorkerReads
 
-FOLLOW_MAX = 4
+FOLLOW_MAX = 8
 """So many notes (``moved``, id records) a lookup follows."""
 
 Place = tuple[int, str]
@@ -85,6 +86,7 @@ class Queries:
         self.queues = QueueReads(reads)
         self.workers = WorkerReads(reads)
         self.events = EventReads(reads)
+        self.locks = LockReads(reads)
         self._look: _Look | None = None
 
     # ---------------------------------------------------------------- single jobs
@@ -132,6 +134,7 @@ class Queries:
                 found[job_id] = (home, record)
             elif isinstance(record, Moved):
                 onward.add(("job", (record.moved, job_id)))
+                held.add(job_id)
             elif isinstance(record, IdRecord):
                 onward.add(("job", (record.home, job_id)))
                 held.add(job_id)

@@ -6,8 +6,9 @@ from ojs_stream.core.bodies import parse_object_or_nothing, parse_reason
 from ojs_stream.core.commands import Activate, Cancel, Enqueue, NewJob
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import public_json
+from ojs_stream.core.unique import deciding_home
 from ojs_stream.core.validation import parse_batch, parse_job
-from ojs_stream.errors import RefusedError
+from ojs_stream.errors import RefusedError, UnavailableError
 from ojs_stream.store.queries import JobFilter
 from ojs_stream.store.scans import Found, Page
 from ojs_stream.web.addressing import find_job, submit_to_job
@@ -15,29 +16,52 @@ from ojs_stream.web.answer import Answer
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.paging import pagination_of
 from ojs_stream.web.requests import page_of, states_of
-from ojs_stream.web.responses import API, id_of, job_body, jobs_body, page_body
+from ojs_stream.web.responses import API, id_of, job_body, jobs_body, page_body, with_fields
 
 
 async def enqueue(call: Call) -> Answer:
-    """POST /jobs -> 201 ``{job, id, type, state, queue}``, Location."""
+    """POST /jobs -> 201 ``{job, id, type, state, queue}``, Location; 200 with ``deduplicated`` if it was there."""
     job = parse_job(await call.body(), call.site.rules, call.site.new_job_id)
-    raw = bytes((await _submit(call, (job,), batch=False)).jobs[0])
-    return call.answer(job_body(raw), 201, location=f"{API}/jobs/{id_of(raw)}")
+    outcome = await _submit(call, (job,), batch=False)
+    (raw,) = await _jobs_of(call, outcome)
+    location = f"{API}/jobs/{id_of(raw)}"
+    if "existing" in outcome.data:
+        return call.answer(with_fields(job_body(raw), deduplicated=True), 200, location=location)
+    return call.answer(job_body(raw), 201, location=location)
 
 
 async def enqueue_batch(call: Call) -> Answer:
-    """POST /jobs/batch -> 201 ``{jobs, count}`` in the order of the request; all or none."""
+    """POST /jobs/batch -> 201 ``{jobs, count}`` in the order of the request; all or none.
+
+    In the place of a job that was not stored, since a unique one is there already, stands that one.
+    """
     jobs = parse_batch(await call.body(), call.site.rules, call.site.new_job_id)
     outcome = await _submit(call, jobs, batch=True)
-    return call.answer(jobs_body([bytes(raw) for raw in outcome.jobs], counted=True), 201)
+    return call.answer(jobs_body(await _jobs_of(call, outcome), counted=True), 201)
+
+
+async def _jobs_of(call: Call, outcome: Outcome) -> list[bytes]:
+    """The jobs of an enqueue, in order; those that were there before are read."""
+    raws = [bytes(raw) for raw in outcome.jobs]
+    existing: dict[str, str] = outcome.data.get("existing", {})
+    if not existing:
+        return raws
+    known = {id_of(raw): raw for place, raw in enumerate(raws) if str(place) not in existing}
+    found = await call.ctx.queries.jobs(job_id for job_id in existing.values() if job_id not in known)
+    known.update((job_id, public_json(record)) for job_id, (_, record) in found.items())
+    for place, job_id in existing.items():
+        if job_id not in known:
+            # Removed since it was named, or not yet at its home.
+            raise UnavailableError(f"job {job_id} with the same unique key is coming or going, repeat")
+        raws[int(place)] = known[job_id]
+    return raws
 
 
 async def _submit(call: Call, jobs: tuple[NewJob, ...], *, batch: bool) -> Outcome:
     chosen = [job.id for job in jobs if job.client_id]
     if chosen:
         await _refuse_existing(call, chosen)
-    # With client-supplied ids the home of the first one decides for all of them.
-    home = call.site.home_of(chosen[0] if chosen else jobs[0].queue)
+    home = deciding_home(jobs, call.ctx.homes)
     try:
         return await call.submit(home, Enqueue(jobs=jobs, batch=batch, **call.base))
     except RefusedError as refusal:
@@ -47,7 +71,8 @@ async def _submit(call: Call, jobs: tuple[NewJob, ...], *, batch: bool) -> Outco
 
 async def _name_state(call: Call, refusal: RefusedError) -> None:
     """The id index knows only that a job exists; clients are told its state as well."""
-    if refusal.code == "duplicate" and "existing_job_id" in refusal.details:
+    details = refusal.details
+    if refusal.code == "duplicate" and "existing_job_id" in details and "existing_job_state" not in details:
         found = await call.ctx.queries.job(str(refusal.details["existing_job_id"]))
         if found:
             refusal.details["existing_job_state"] = found[1].job.state

@@ -36,6 +36,7 @@ class Site:
         self.ctx = context
         self.rules = Rules(
             retention=context.retention,
+            homes=context.homes,
             json_depth_max=limits.json_depth_max,
             envelope_bytes_max=limits.envelope_bytes_max,
             meta_bytes_max=limits.meta_bytes_max,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from ojs_stream.web import admin, dead_letter, events, fetching, jobs, queues, system, workers
+from ojs_stream.web import admin, dead_letter, events, fetching, jobs, queues, system, unique_jobs, workers
 from ojs_stream.web.answer import Answer
 from ojs_stream.web.context import CONTEXT, Context
 from ojs_stream.web.middleware import Call, Handler, Site, guarded
@@ -51,6 +51,7 @@ def _job_routes() -> list[Route]:
         Route("POST", f"{API}/dead-letter/{{id}}/retry", dead_letter.retry, "dead_letter_retry"),
         Route("DELETE", f"{API}/dead-letter/{{id}}", dead_letter.delete, "dead_letter_delete"),
         Route("GET", f"{API}/events", events.list_events, "events_list"),
+        Route("GET", f"{API}/unique-jobs", unique_jobs.list_locks, "unique_jobs_list"),
     ]
 
 

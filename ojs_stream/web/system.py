@@ -71,6 +71,7 @@ def manifest_of(endpoints: dict[str, str], call: Call) -> dict[str, Any]:
         "protocols": ["http", "kafka"],
         "backend": "kafka+redis",
         "capabilities": _capabilities(endpoints),
+        "unique_job_strength": "strong",
         "extensions": ["dead-letter"] if "dead_letter_list" in endpoints else [],
         "endpoints": endpoints,
         "payload_limits": {

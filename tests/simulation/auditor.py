@@ -33,6 +33,17 @@ STEPS: dict[str, dict[str, str]] = {
 RUNNABLE = ("available", "active", "scheduled", "retryable")
 
 
+def unique_clashes(dumps: Iterable[dict[str, Any]]) -> set[str]:
+    """Pairs of unique jobs of one fingerprint that are in their states at once, but for those that came back."""
+    holding: dict[str, list[str]] = defaultdict(list)
+    for dump in dumps:
+        for job_id, record in jobs(dump).items():
+            rule = record["ctl"].get("unique")
+            if rule and record["job"]["state"] in rule["states"] and not record["ctl"].get("replays"):
+                holding[rule["key"]].append(job_id)
+    return {f"{key}: {sorted(ids)}" for key, ids in holding.items() if len(ids) > 1}
+
+
 class Audit:
     """All checks of one run; ``problems`` are sentences."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from ojs_stream.core.commands import (
     Ack,
@@ -28,8 +28,9 @@ from ojs_stream.core.commands import (
 )
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import Retention
+from ojs_stream.core.records import Retention, UniqueRule
 from ojs_stream.core.retry import RetryPolicy
+from ojs_stream.core.unique import DEFAULT_STATES, deciding_home
 from ojs_stream.errors import UnavailableError
 from tests.simulation.cluster import Cluster
 
@@ -48,7 +49,7 @@ class Asked:
     fields: dict[str, Any] = field(default_factory=dict)
     answer: str = "unknown"
     code: str = ""
-    jobs: list[dict[str, Any]] = field(default_factory=list)
+    jobs: list[Any] = field(default_factory=list)
 
 
 class History:
@@ -151,15 +152,31 @@ class Client:
             expires_in_ms=rng.choice((0, 0, 0, 0, 0, 0, 2_000)),
         )
 
+    def _unique(self, *, alone: bool) -> UniqueRule | None:
+        """A rule for one of a few fingerprints, for some jobs. In a batch it rejects: all or none."""
+        if self._rng.random() < 0.8:
+            return None
+        key = self._rng.choice(("red", "green", "blue"))
+        conflicts = ("reject", "ignore", "replace", "replace_except_schedule") if alone else ("reject",)
+        home = home_of(key, self._cluster.homes)
+        conflict = self._rng.choice(conflicts)
+        return UniqueRule(key=key, home=home, states=DEFAULT_STATES, on_conflict=conflict)  # type: ignore[arg-type]
+
     async def enqueue(self) -> None:
         """One job or a batch over several queues."""
         count = self._rng.choice((1, 1, 1, 2, 5))
-        jobs = tuple(self._new(self._rng.choice(QUEUES)) for _ in range(count))
+        jobs = tuple(
+            structs.replace(self._new(self._rng.choice(QUEUES)), unique=self._unique(alone=count == 1))
+            for _ in range(count)
+        )
         chosen = [job.id for job in jobs if job.client_id]
-        home = home_of(chosen[0] if chosen else jobs[0].queue, self._cluster.homes)
+        home = deciding_home(jobs, self._cluster.homes)
         command = Enqueue(v=1, actor="sim", jobs=jobs, batch=count > 1)
         ids = [job.id for job in jobs]
         line = await self.ask("enqueue", home, command, ids=ids)
+        if line.jobs == [None]:
+            # Another job is there already, or takes the contents of this one.
+            line.fields["ids"] = []
         if line.answer in ("unknown", "not_written") and chosen and self._rng.random() < 0.7:
             # With ids of its own a client may simply ask again.
             await self.ask("enqueue", home, command, ids=ids)

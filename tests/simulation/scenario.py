@@ -14,7 +14,7 @@ from ojs_stream.core.world import system_command
 from ojs_stream.log.codec import encode_pack
 from ojs_stream.log.producer import Record
 from ojs_stream.store.memory import MemoryStore
-from tests.simulation.auditor import RUNNABLE, Audit
+from tests.simulation.auditor import RUNNABLE, Audit, unique_clashes
 from tests.simulation.clients import Asked, Client, History
 from tests.simulation.clock import Clock, StuckError, VirtualLoop, patched
 from tests.simulation.cluster import Cluster, task_factory
@@ -186,8 +186,14 @@ class Scenario:
 
     async def _drain(self, client: Client) -> None:
         until = self.loop.time() + DRAIN_S
+        clashes: set[str] | None = None
         while self.loop.time() < until:
             await client.drain_once()
+            # What a message will end does not last from one look to the next.
+            found = unique_clashes(await self._dumps())
+            if clashes and clashes & found:
+                self.result.problems.append(f"unique jobs stand side by side: {clashes & found}")
+            clashes = found
             if not any(
                 record["job"]["state"] in RUNNABLE
                 for dump in await self._dumps()

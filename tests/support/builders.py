@@ -25,8 +25,9 @@ from ojs_stream.core.commands import (
 )
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.outcomes import Effect, Event, Outcome
-from ojs_stream.core.records import HomeState, JobRecord, Retention, decode_record
+from ojs_stream.core.records import HomeState, JobRecord, Retention, UniqueRule, decode_record
 from ojs_stream.core.retry import RetryPolicy
+from ojs_stream.core.unique import DEFAULT_STATES, deciding_home
 from ojs_stream.core.world import Message
 from ojs_stream.log.codec import decode_pack, encode_pack
 from ojs_stream.store.base import Dump, Store
@@ -112,6 +113,11 @@ def job(queue: str = "default", *, homes: int = 1, **fields: Any) -> NewJob:
         **fields,
     }
     return NewJob(**given)
+
+
+def unique(key: str = "k", *, homes: int = 1, **fields: Any) -> UniqueRule:
+    """A rule with a fingerprint that the test chooses; its lock is at hash(key) unless ``home`` is given."""
+    return UniqueRule(**{"key": key, "home": home_of(key, homes), "states": DEFAULT_STATES, **fields})
 
 
 def command(kind: Callable[..., T], **fields: Any) -> T:
@@ -247,8 +253,7 @@ class Fold:
     def home_for(self, asked: Command) -> int:
         """Where a view would send the command."""
         if isinstance(asked, Enqueue):
-            chosen = [new.id for new in asked.jobs if new.client_id]
-            return home_of(chosen[0] if chosen else asked.jobs[0].queue, self.homes)
+            return deciding_home(asked.jobs, self.homes)
         if isinstance(asked, Claim):
             return home_of(asked.queues[0], self.homes)
         for name in ("queue", "worker_id"):

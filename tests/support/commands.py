@@ -28,8 +28,8 @@ from ojs_stream.core.commands import (
     Tick,
 )
 from ojs_stream.core.homes import home_of
-from ojs_stream.core.records import Retention
-from tests.support.builders import MINUTE, SECOND, Fold, claim, command, enqueue, job, nack, policy, tick
+from ojs_stream.core.records import Retention, UniqueRule
+from tests.support.builders import MINUTE, SECOND, Fold, claim, command, enqueue, job, nack, policy, tick, unique
 
 Step = tuple[int, int | None, Command]
 QUEUES = ("alpha", "beta", "gamma")
@@ -77,9 +77,22 @@ def _jobs(homes: int) -> st.SearchStrategy[Any]:
             {"total_timeout_ms": 6 * SECOND, "timeout_ms": SECOND},
             {"args": Raw(b'[18446744073709551616, "\xc3\xa9"]'), "extra": Raw(b'{"x_a":1e400}')},
             {"retry": policy(max_attempts=1)},
+            *({"unique": rule} for rule in _rules(homes)),
+            {"unique": _rules(homes)[0], "delay_ms": 1_500},
         ]
     )
     return st.builds(build, st.integers(0, IDS - 1), options)
+
+
+def _rules(homes: int) -> list[UniqueRule]:
+    """Two fingerprints under rules of every kind."""
+    kinds: list[dict[str, Any]] = [
+        {"on_conflict": "replace_except_schedule"},
+        {"on_conflict": "replace"},
+        {"on_conflict": "ignore", "states": ("available", "discarded")},
+        {"period_ms": 2 * SECOND},
+    ]
+    return [unique(key, homes=homes, **kind) for key, kind in zip("aabb", kinds, strict=True)]
 
 
 def _commands(homes: int) -> st.SearchStrategy[Command]:

@@ -23,7 +23,7 @@ def recount(dump: Dump) -> list[str]:
 def recount_all(dumps: Sequence[Dump]) -> list[str]:
     """As ``recount`` for all homes, and what homes hold for each other."""
     problems = [f"home {home}: {text}" for home, dump in enumerate(dumps) for text in recount(dump)]
-    return problems + _references(dumps)
+    return problems + _references(dumps) + _locks(dumps)
 
 
 def jobs(dump: Dump) -> dict[str, dict[str, Any]]:
@@ -54,9 +54,19 @@ def _wanted(dump: Dump) -> dict[str, dict[str, int]]:
         wanted["due:reap"][f"worker:{worker_id}"] = worker["beat"] + patience
     for stage_id, stage in _kind(dump, "stage").items():
         wanted["due:reap"][f"stage:{stage_id}"] = stage["deadline"]
+    _want_locks(dump, wanted)
     for name in _kind(dump, "queue"):
         wanted["queues"][name] = 0
     return dict(wanted)
+
+
+def _want_locks(dump: Dump, wanted: dict[str, dict[str, int]]) -> None:
+    for key, lock in _kind(dump, "lock").items():
+        holders = lock["holders"]
+        wanted["locks"][key] = holders[0]["created"]
+        ends = [one["created"] + one["period_ms"] for one in holders if one.get("period_ms")]
+        if ends:
+            wanted["due:reap"][f"lock:{key}"] = min(ends)
 
 
 def _place(job: dict[str, Any], ctl: dict[str, Any]) -> int:
@@ -139,4 +149,31 @@ def _references(dumps: Sequence[Dump]) -> list[str]:
         problems += [
             f"home {home} says that {job_id} moved: it is nowhere" for job_id in moved if job_id not in found
         ]
+    return problems
+
+
+def _locks(dumps: Sequence[Dump]) -> list[str]:
+    """A lock knows every living unique job and its state, and no job that is gone. No message is on its way."""
+    if any(_kind(dump, "stage") for dump in dumps):
+        return []
+    found = {job_id: record for dump in dumps for job_id, record in jobs(dump).items()}
+    held = {
+        (key, one["job"]): one
+        for dump in dumps
+        for key, lock in _kind(dump, "lock").items()
+        for one in lock["holders"]
+    }
+    problems = [f"lock {key} is held by {job_id}: it is gone" for key, job_id in held if job_id not in found]
+    problems += [
+        f"lock {key} waits for the stage of {job_id}" for (key, job_id), one in held.items() if "stage" in one
+    ]
+    for job_id, record in found.items():
+        rule = record["ctl"].get("unique")
+        if rule is None or rule.get("period_ms"):
+            continue
+        state = record["job"]["state"]
+        wanted = state if state not in FINAL or state in rule["states"] else None
+        have = held.get((rule["key"], job_id), {}).get("state")
+        if have != wanted:
+            problems.append(f"job {job_id} is {state}, its lock knows it as {have}")
     return problems

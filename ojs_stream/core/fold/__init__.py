@@ -12,7 +12,19 @@ from typing import Any
 import msgspec
 
 from ojs_stream.core import commands as c
-from ojs_stream.core.fold import enqueue, holds, home, leases, lifecycle, locks, queues, ticks, watchers, workers
+from ojs_stream.core.fold import (
+    enqueue,
+    holds,
+    home,
+    leases,
+    lifecycle,
+    locks,
+    queues,
+    revision,
+    ticks,
+    watchers,
+    workers,
+)
 from ojs_stream.core.outcomes import Effect, Outcome
 from ojs_stream.core.records import Watcher, WatcherKind
 from ojs_stream.core.world import MINUTE_SLOTS, NeedMore, Needs, Savepoint, World, raw
@@ -38,6 +50,7 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.Settle: holds.settled,
     c.Release: enqueue.release,
     c.Insert: enqueue.insert_jobs,
+    c.Revise: revision.revise,
     c.Watched: watchers.watched,
     c.Claim: leases.claim,
     c.Ack: leases.ack,
@@ -204,6 +217,15 @@ def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) ->
             needs.records.add(("id", job.id))
 
 
+def _holds_needs(_world: World, command: c.Reserve, _now: int, needs: Needs) -> None:
+    needs.records.update(("lock", hold.name) for hold in command.holds if hold.kind == "lock")
+
+
+def _watched_needs(_world: World, command: c.Watched, _now: int, needs: Needs) -> None:
+    if command.watcher.kind == "lock":
+        needs.records.add(("lock", command.watcher.name))
+
+
 def _insert_needs(_world: World, command: c.Insert, _now: int, needs: Needs) -> None:
     needs.records.update(("queue", job.queue) for job in command.jobs)
     needs.records.update(("job", job.id) for job in command.jobs if job.client_id)
@@ -240,6 +262,9 @@ def _tick_needs(_world: World, command: c.Tick, _now: int, needs: Needs) -> None
 NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
     c.Enqueue: _enqueue_needs,
     c.Insert: _insert_needs,
+    c.Reserve: _holds_needs,
+    c.Settle: _holds_needs,
+    c.Watched: _watched_needs,
     c.Claim: _claim_needs,
     c.Extend: _jobs_needs,
     c.GiveBack: _jobs_needs,

@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw, structs
 
-from ojs_stream.core.commands import Cancel, Enqueue, Insert, NewJob, Release, Reserve, Reserved
-from ojs_stream.core.fold import holds, rooms
+from ojs_stream.core.commands import Cancel, Enqueue, Insert, NewJob, Release, Reserve, Reserved, Revise
+from ojs_stream.core.fold import holds, revision, rooms
 from ojs_stream.core.fold.jobs import forget, insert
 from ojs_stream.core.fold.lifecycle import cancel_here
+from ojs_stream.core.fold.twins import Twins, first_state, settle_twins
 from ojs_stream.core.fold.watchers import tell_refused
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import Control, Hold, Job, JobRecord, Stage, Verdict, own, public_json
@@ -37,8 +38,11 @@ def enqueue(world: World, command: Enqueue) -> Outcome | None:
     ``data`` names those that are not stored: ``existing`` (place -> the unique job that is there already) and, of
     a partial batch, ``refused`` (place -> code, message, details).
     """
-    _refuse_twins(world, command.jobs)
-    needed = holds.holds_of(world, command)
+    _refuse_same_ids(world, command.jobs)
+    twins = settle_twins(command.jobs, world.origin)
+    if twins.refused and not command.partial:
+        raise _refused_by(twins.refused[0], command)
+    needed = holds.holds_of(world, command, twins)
     elsewhere = sorted(needed.keys() - {world.home})
     stage_id = f"{world.home}-{world.next_sequence()}" if elsewhere else ""
     verdicts = holds.take_all(world, needed.get(world.home, ()), stage_id, partial=command.partial)
@@ -69,7 +73,7 @@ def _undivided(needed: holds.Needed, verdicts: list[Verdict]) -> Stage:
     return Stage(id="", command=NO_JOB, waiting=(), deadline=0, holds=needed, verdicts=tuple(verdicts))
 
 
-def _refuse_twins(world: World, jobs: tuple[NewJob, ...]) -> None:
+def _refuse_same_ids(world: World, jobs: tuple[NewJob, ...]) -> None:
     """A client-supplied id stands once in a command."""
     seen: set[str] = set()
     for place, new in enumerate(jobs):
@@ -138,15 +142,16 @@ def abort_stage(world: World, stage: Stage, refusal: Verdict | None = None) -> N
 
 def _place(world: World, command: Enqueue, stage: Stage) -> Outcome:
     """Everything is held: insert what belongs here, send the rest to its homes."""
-    judged = _judged(stage.verdicts)
+    twins = settle_twins(command.jobs, world.origin)
+    judged = _judged(twins, (*twins.refused, *stage.verdicts))
     dropped = {place for place, verdict in judged.items() if verdict.action != "replace"}
-    stored = [NO_JOB if place in dropped else Raw(b"") for place in range(len(command.jobs))]
+    stored = [NO_JOB] * len(command.jobs)
     elsewhere: dict[int, list[NewJob]] = {}
-    for place, new in enumerate(command.jobs):
+    for place, new in enumerate(twins.jobs):
+        if place in judged:
+            _carry_out(world, command, new, judged[place])
         if place in dropped:
             continue
-        if place in judged:
-            _cancel_replaced(world, command, judged[place])
         record = new_record(world, new, world.origin)
         home = world.home_of(new.queue)
         if home == world.home:
@@ -154,51 +159,103 @@ def _place(world: World, command: Enqueue, stage: Stage) -> Outcome:
         else:
             elsewhere.setdefault(home, []).append(new)
         stored[place] = Raw(public_json(record))
-    _settle(world, stage, dropped)
+    further = _settle(world, stage, dropped)
     for home, jobs in sorted(elsewhere.items()):
-        held = _rooms(stage.holds.get(home, ()), dropped)
-        insertion = Insert(v=command.v, actor=command.actor, request=command.request, jobs=tuple(jobs), rooms=held)
+        insertion = Insert(
+            v=command.v,
+            actor=command.actor,
+            request=command.request,
+            jobs=tuple(jobs),
+            rooms=_rooms(stage.holds.get(home, ()), dropped),
+            stage=stage.id,
+            locks=tuple(further.get(home, ())),
+        )
         world.message(home, insertion)
-    return Outcome(jobs=tuple(stored), data=_told(judged))
+    awaits = sorted({verdict.coming for verdict in judged.values() if verdict.coming is not None})
+    return Outcome(jobs=tuple(stored), data=_told(judged), awaits=tuple(awaits))
 
 
-def _judged(verdicts: tuple[Verdict, ...]) -> dict[int, Verdict]:
-    """By place what was said of a job; a no counts more than anything else."""
+def _judged(twins: Twins, verdicts: tuple[Verdict, ...]) -> dict[int, Verdict]:
+    """By place what was said of a job; a no counts more than anything else. Twins share what was said of one."""
     judged: dict[int, Verdict] = {}
     for verdict in verdicts:
         if verdict.code or verdict.job not in judged:
             judged[verdict.job] = verdict
+    for place in twins.stands_for:
+        other = twins.answer_for(place)
+        judged[place] = structs.replace(_shared(twins.jobs[other], judged.get(other)), job=place)
     return judged
 
 
-def _cancel_replaced(world: World, command: Enqueue, verdict: Verdict) -> None:
-    end = Cancel(
-        v=command.v,
-        actor=command.actor,
-        request=command.request,
-        job_id=verdict.existing,
-        reason="replaced by another job with the same unique key",
-    )
-    if verdict.home == world.home:
-        cancel_here(world, end)
-    else:
-        world.message(verdict.home, end)
+def _shared(other: NewJob, said: Verdict | None) -> Verdict:
+    """What is said of the twin of a job, after what was ``said`` of that one."""
+    if said is None or said.action == "replace":
+        return Verdict(job=0, existing=other.id, action="ignore")
+    if said.code and "unique_key" not in said.details:
+        return said
+    existing = said.existing or said.details.get("existing_job_id", "")
+    return Verdict(job=0, existing=existing, action="ignore") if existing else said
 
 
-def _settle(world: World, stage: Stage, dropped: set[int]) -> None:
-    """Free what dropped jobs held; tell other homes' locks that their jobs are stored; the rooms are used."""
-    if not stage.holds:
+def _carry_out(world: World, command: Enqueue, new: NewJob, verdict: Verdict) -> None:
+    """What a verdict asks for beside storing the job, or instead of it."""
+    if verdict.action == "replace":
+        _cancel_replaced(world, command, verdict)
         return
+    if verdict.action == "replace_except_schedule":
+        change = Revise(
+            v=command.v, actor=command.actor, request=command.request, job_id=verdict.existing, job=new
+        )
+        if verdict.home == world.home:
+            revision.revise(world, change)
+        else:
+            world.message(verdict.home, change)
+    tell_refused(world, new, verdict.message or f"Job '{verdict.existing}' has the same unique key.")
+
+
+def _cancel_replaced(world: World, command: Enqueue, verdict: Verdict) -> None:
+    for home, job_id in ((verdict.home, verdict.existing), *verdict.others):
+        end = Cancel(
+            v=command.v,
+            actor=command.actor,
+            request=command.request,
+            job_id=job_id,
+            reason="replaced by another job with the same unique key",
+        )
+        if home == world.home:
+            cancel_here(world, end)
+        else:
+            world.message(home, end)
+
+
+def _settle(world: World, stage: Stage, dropped: set[int]) -> dict[int, list[Hold]]:
+    """Free what dropped jobs held; the rooms are used. Gives, by home of their jobs, the locks to keep from there.
+
+    A lock whose home hears of a job may at once be asked to replace it: so it must not hear of it before the job's
+    home has it. What this home sends to both comes too early or too late; what the job's home sends cannot.
+    """
+    if not stage.holds:
+        return {}
     free = {home: [hold for hold in held if hold.job in dropped] for home, held in stage.holds.items()}
     holds.settle(world, free, stage.id, stored=False)
-    if stage.id:
-        kept = {
-            home: [hold for hold in held if hold.kind == "lock" and hold.job not in dropped]
-            for home, held in stage.holds.items()
-        }
-        holds.settle(world, kept, stage.id, stored=True)
     for queue, count in _rooms(stage.holds.get(world.home, ()), dropped).items():
         rooms.give_back(world, queue, count)
+    return _keep_locks(world, stage, dropped) if stage.id else {}
+
+
+def _keep_locks(world: World, stage: Stage, dropped: set[int]) -> dict[int, list[Hold]]:
+    here: dict[int, list[Hold]] = {}
+    further: dict[int, list[Hold]] = {}
+    for home, held in stage.holds.items():
+        for hold in held:
+            if hold.kind != "lock" or hold.job in dropped:
+                continue
+            if world.home in (home, hold.home):
+                here.setdefault(home, []).append(hold)
+            else:
+                further.setdefault(hold.home, []).append(hold)
+    holds.settle(world, here, stage.id, stored=True)
+    return further
 
 
 def _rooms(held: tuple[Hold, ...], dropped: set[int]) -> dict[str, int]:
@@ -229,6 +286,11 @@ def insert_jobs(world: World, command: Insert) -> Outcome | None:
         insert(world, new_record(world, new, world.origin))
     for queue, count in command.rooms.items():
         rooms.give_back(world, queue, count)
+    locks: dict[int, list[Hold]] = {}
+    for hold in command.locks:
+        assert hold.rule is not None
+        locks.setdefault(hold.rule.home, []).append(hold)
+    holds.settle(world, locks, command.stage, stored=True)
     return None
 
 
@@ -244,13 +306,13 @@ def new_record(world: World, new: NewJob, moment: int) -> JobRecord:
     due = moment + new.delay_ms if new.delay_ms else new.scheduled
     expires = moment + new.expires_in_ms if new.expires_in_ms else new.expires
     waits = due > moment
-    state = holds.first_state(new, moment)
+    state = first_state(new, moment)
     created = iso(moment)
     job = Job(
         specversion="1.0",
         id=new.id,
         type=new.type,
-        state=state,  # type: ignore[arg-type]
+        state=state,
         queue=new.queue,
         args=new.args.copy(),
         meta=new.meta.copy(),

@@ -13,6 +13,7 @@ from msgspec import structs
 from ojs_stream.core.commands import Enqueue, NewJob, Reserve, Reserved, Settle
 from ojs_stream.core.fold import locks, rooms
 from ojs_stream.core.fold.jobs import forget
+from ojs_stream.core.fold.twins import Twins, first_state
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import Hold, IdRecord, Verdict
 from ojs_stream.core.world import World, system_command
@@ -66,12 +67,15 @@ _KINDS = {
 # -- what an enqueue needs ------------------------------------------------------------------------------------
 
 
-def holds_of(world: World, command: Enqueue) -> Needed:
+def holds_of(world: World, command: Enqueue, twins: Twins) -> Needed:
     """By home what the jobs of the command need. Most need nothing."""
     needed: dict[int, list[Hold]] = {}
     # What the log has accepted goes on: a workflow's step or a cron entry's job finds room in any queue.
     from_client = not command.source
-    for place, new in enumerate(command.jobs):
+    skipped = twins.skipped
+    for place, new in enumerate(twins.jobs):
+        if place in skipped:
+            continue
         if new.client_id:
             needed.setdefault(world.home_of(new.id), []).append(_hold(world, "id", new.id, place, new))
         if new.unique is not None:
@@ -83,16 +87,14 @@ def holds_of(world: World, command: Enqueue) -> Needed:
 
 
 def _hold(world: World, kind: str, name: str, place: int, new: NewJob) -> Hold:
-    state = first_state(new, world.origin)
-    return Hold(kind=kind, name=name, job=place, id=new.id, home=world.home_of(new.queue), state=state)  # type: ignore[arg-type]
-
-
-def first_state(new: NewJob, moment: int) -> str:
-    """The state in which a new job begins at ``moment``."""
-    if new.pending:
-        return "pending"
-    due = moment + new.delay_ms if new.delay_ms else new.scheduled
-    return "scheduled" if due > moment else "available"
+    return Hold(
+        kind=kind,  # type: ignore[arg-type]
+        name=name,
+        job=place,
+        id=new.id,
+        home=world.home_of(new.queue),
+        state=first_state(new, world.origin),
+    )
 
 
 # -- taking and settling --------------------------------------------------------------------------------------

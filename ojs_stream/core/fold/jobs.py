@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from ojs_stream.core.commands import Release
-from ojs_stream.core.fold.watchers import is_watched, tell, tell_removed
+from ojs_stream.core.fold.watchers import is_watched, tell, tell_removed, tell_unstored
 from ojs_stream.core.outcomes import Effect, EventData, Outcome
 from ojs_stream.core.records import (
     ERRORS_MAX,
@@ -101,6 +101,7 @@ def insert(world: World, record: JobRecord) -> JobRecord:
     if not record.ctl.origins:
         world.absent(("job", record.job.id))
     elif isinstance(known := world.job(record.job.id), JobRecord):
+        tell_unstored(world, record)
         return known
     ensure_queue(world, record.job.queue)
     if record.job.state == "available":

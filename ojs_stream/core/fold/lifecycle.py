@@ -20,7 +20,7 @@ from ojs_stream.core.fold.jobs import (
     store,
 )
 from ojs_stream.core.fold.leases import here, promote
-from ojs_stream.core.fold.watchers import is_watched, tell
+from ojs_stream.core.fold.watchers import is_watched, tell, watching_homes
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import JobRecord, Moved, public_json
 from ojs_stream.core.states import TERMINAL
@@ -39,9 +39,11 @@ def cancel(world: World, command: Cancel) -> Outcome | None:
 
 
 def cancel_here(world: World, command: Cancel) -> None:
-    """As ``cancel``, for a job of this home that may have come to its end meanwhile."""
-    record = here(world, command.job_id, command)
-    if record is not None and record.job.state not in TERMINAL:
+    """As ``cancel``, for a job of this home that may have come to its end, or gone, meanwhile."""
+    record = world.job(command.job_id)
+    if isinstance(record, Moved):
+        world.message(record.moved, command)
+    elif record is not None and record.job.state not in TERMINAL:
         _cancelled(world, record, command)
 
 
@@ -106,11 +108,22 @@ def retry_dead(world: World, command: RetryDead) -> Outcome | None:
     if home == world.home:
         ensure_queue(world, revived.job.queue)
         return answer(make_available(world, revived, reason="dead_letter_retry"))
-    world.put(("job", record.job.id), Moved(home))
-    origins = (*revived.ctl.origins, world.home)
-    sent = JobRecord(revived.job, structs.replace(revived.ctl, origins=origins), revived.extra)
-    world.message(home, system_command(Adopt, record=sent))
+    sent = _send_on(world, revived, (*_watching(world, revived, home), home))
     return Outcome(jobs=(Raw(public_json(sent)),))
+
+
+def _watching(world: World, record: JobRecord, destination: int) -> tuple[int, ...]:
+    """Homes that are told of the job: what its next home tells them must come after what this one has told."""
+    return tuple(sorted(watching_homes(record) - {world.home, destination}))
+
+
+def _send_on(world: World, record: JobRecord, route: tuple[int, ...]) -> JobRecord:
+    """To the first home of ``route``, leaving a note where it went."""
+    world.put(("job", record.job.id), Moved(route[0]))
+    origins = (*record.ctl.origins, world.home)
+    sent = JobRecord(record.job, structs.replace(record.ctl, origins=origins), record.extra)
+    world.message(route[0], system_command(Adopt, record=sent, route=route[1:]))
+    return sent
 
 
 def _revived(world: World, record: JobRecord, command: RetryDead) -> JobRecord:
@@ -148,7 +161,10 @@ def _revived(world: World, record: JobRecord, command: RetryDead) -> JobRecord:
 
 
 def adopt(world: World, command: Adopt) -> Outcome | None:
-    """Message: a job that moved here; it goes to the tail of its queue."""
+    """Message: a job that moved here, to the tail of its queue, or that only passes by."""
+    if command.route:
+        _send_on(world, command.record, command.route)
+        return None
     record = insert(world, command.record)
     if is_watched(record):
         tell(world, record, "discarded")

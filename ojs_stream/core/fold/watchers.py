@@ -21,6 +21,13 @@ def is_watched(record: JobRecord) -> bool:
     return bool(ctl.watchers) or ctl.unique is not None or ctl.limit is not None
 
 
+def watching_homes(record: JobRecord) -> set[int]:
+    """The homes of all who are told of the job."""
+    ctl = record.ctl
+    rules = (ctl.unique, ctl.limit)
+    return {watcher.home for watcher in ctl.watchers} | {rule.home for rule in rules if rule is not None}
+
+
 def tell(world: World, record: JobRecord, before: State | None) -> None:
     """The job is in the state of ``record`` now; ``before`` is the state that it left, ``None`` for a new job."""
     ctl, state = record.ctl, record.job.state
@@ -45,6 +52,13 @@ def tell_removed(world: World, record: JobRecord) -> None:
     if record.job.state not in TERMINAL:
         for watcher in ctl.watchers:
             world.observe(watcher, note)
+
+
+def tell_unstored(world: World, record: JobRecord) -> None:
+    """A job was to be stored, and another one with its id is there: its lock must not wait for it."""
+    unique = record.ctl.unique
+    if unique is not None:
+        world.observe(Watcher("lock", unique.home, unique.key), _note(world, record, removed=True))
 
 
 def tell_refused(world: World, new: NewJob, reason: str) -> None:
