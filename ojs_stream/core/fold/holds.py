@@ -71,7 +71,8 @@ def holds_of(world: World, command: Enqueue, twins: Twins) -> Needed:
     """By home what the jobs of the command need. Most need nothing."""
     needed: dict[int, list[Hold]] = {}
     # What the log has accepted goes on: a workflow's step or a cron entry's job finds room in any queue.
-    from_client = not command.source
+    queues = () if command.source else {new.queue for new in command.jobs}
+    bounded = {queue for queue in queues if rooms.is_bounded(world, queue)}
     skipped = twins.skipped
     for place, new in enumerate(twins.jobs):
         if place in skipped:
@@ -81,7 +82,7 @@ def holds_of(world: World, command: Enqueue, twins: Twins) -> Needed:
         if new.unique is not None:
             lock = _hold(world, "lock", new.unique.key, place, new)
             needed.setdefault(new.unique.home, []).append(structs.replace(lock, rule=new.unique))
-        if from_client and rooms.is_bounded(world, new.queue):
+        if new.queue in bounded:
             needed.setdefault(world.home_of(new.queue), []).append(_hold(world, "room", new.queue, place, new))
     return {home: tuple(held) for home, held in needed.items()}
 
