@@ -250,7 +250,7 @@ def parse_revive(body: bytes) -> ReviveRequest:
         queue=check_queue(override["queue"], "override.queue") if override.get("queue") is not None else "",
         args=_shaped(override, slices, "args", list),
         meta=_shaped(override, slices, "meta", dict),
-        priority=_priority(override.get("priority")),
+        priority=_priority(override.get("priority"), "override.priority"),
         retry=parse_policy(slices["retry"])[0] if override.get("retry") is not None else None,
     )
 
@@ -263,6 +263,18 @@ def parse_reason(body: bytes) -> str:
     if reason is not None and type(reason) is not str:
         raise bad_field("reason", "must be a string")
     return reason or ""
+
+
+def parse_priority(body: bytes) -> int:
+    """``{"priority": 5}``: all of a job that may be changed after it was enqueued."""
+    values, _ = load_object(body)
+    for name in values:
+        if name != "priority":
+            raise bad_field(name, "cannot be changed, only priority can")
+    priority = _priority(values.get("priority"), "priority")
+    if priority is None:
+        raise bad_field("priority", "is required")
+    return priority
 
 
 def parse_object_or_nothing(body: bytes) -> dict[str, Any]:
@@ -381,7 +393,7 @@ def _shaped(values: dict[str, Any], raws: dict[str, Raw], name: str, shape: type
     return raws[name]
 
 
-def _priority(value: Any) -> int | None:
+def _priority(value: Any, name: str) -> int | None:
     if value is not None and (type(value) is not int or not -PRIORITY_MAX <= value <= PRIORITY_MAX):
-        raise bad_field("override.priority", f"must be an integer from -{PRIORITY_MAX} to {PRIORITY_MAX}")
+        raise bad_field(name, f"must be an integer from -{PRIORITY_MAX} to {PRIORITY_MAX}")
     return value

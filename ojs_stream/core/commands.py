@@ -6,7 +6,7 @@ Adding a command: its struct here (the union below is the codec's row), its hand
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -89,6 +89,14 @@ class NewJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
     parent_results: Raw | UnsetType = UNSET
 
 
+class Rejection(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why one job of a partial enqueue is not stored."""
+
+    code: str
+    message: str
+    details: dict[str, Any] = {}
+
+
 class Genesis(Command, frozen=True, kw_only=True, omit_defaults=True, tag="genesis"):
     """The first record of a partition: it names the log."""
 
@@ -113,6 +121,8 @@ class Enqueue(Command, frozen=True, kw_only=True, omit_defaults=True, tag="enque
     """The client's ``Idempotency-Key``: the home that decides is hash(key)."""
     body: str = ""
     """A hash of the request under that key: another request with it is refused."""
+    rejected: dict[str, Rejection] = {}
+    """Of a partial one: by place in the request what the view has refused, so that the outcome tells all of it."""
 
 
 class Reserve(Command, frozen=True, kw_only=True, omit_defaults=True, tag="reserve"):
@@ -252,6 +262,31 @@ class Activate(Command, frozen=True, kw_only=True, omit_defaults=True, tag="acti
     job_id: str
 
 
+class Reprioritize(Command, frozen=True, kw_only=True, omit_defaults=True, tag="reprioritize"):
+    """Another priority for a job that waits; it keeps its age among the jobs of that priority."""
+
+    job_id: str
+    priority: int
+
+
+class RetryJob(Command, frozen=True, kw_only=True, omit_defaults=True, tag="retry_job"):
+    """An operator wants the job tried again: a discarded or cancelled one anew, a retryable one at once."""
+
+    job_id: str
+
+
+BulkAction = Literal["cancel", "retry", "delete"]
+
+
+class Bulk(Command, frozen=True, kw_only=True, omit_defaults=True, tag="bulk"):
+    """The same for many jobs of this home, at most 1,000. What is not in one of ``states`` is skipped."""
+
+    action: BulkAction
+    job_ids: tuple[str, ...]
+    states: tuple[State, ...]
+    reason: str = ""
+
+
 class Promote(Command, frozen=True, kw_only=True, omit_defaults=True, tag="promote"):
     """From the retry agent: this attempt's backoff has elapsed."""
 
@@ -356,6 +391,9 @@ AnyCommand = (
     | Extend
     | Cancel
     | Activate
+    | Reprioritize
+    | RetryJob
+    | Bulk
     | Promote
     | Tick
     | Pause

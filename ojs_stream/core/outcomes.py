@@ -59,6 +59,8 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
     paused_by: str | None = None
     resumed_by: str | None = None
     changed_at: str | None = None
+    previous_priority: int | None = None
+    new_priority: int | None = None
 
 
 class Event(Struct, frozen=True, kw_only=True):

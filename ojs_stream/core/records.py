@@ -288,6 +288,8 @@ class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     job: int
     """Its place in the command."""
+    by: int = 0
+    """The home that says it. With a no it holds nothing for this job (all or none: for none) any more."""
     code: str = ""
     message: str = ""
     details: dict[str, Any] = {}
@@ -378,9 +380,19 @@ class SlotRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ReplayRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an ``Idempotency-Key`` was answered, for 24 hours."""
+    """What an ``Idempotency-Key`` was answered, for 24 hours, at hash(the key)."""
 
     key: str
+    body: str
+    """A hash of the request that the key came with."""
+    until: int
+    """When the key is forgotten (ms)."""
+    stage: str = ""
+    """The stage that decides on the command, while it does."""
+    waiting: tuple[str, ...] = ()
+    """Submits of the repeats that are to hear what the stage decides."""
+    outcome: Raw | UnsetType = UNSET
+    """What was answered; of whole jobs only their heads."""
 
 
 Record = (
@@ -516,6 +528,8 @@ def entries_of(record: Record | None) -> Entries:
         return {("due", "reap"): (f"stage:{record.id}", record.deadline)}
     if isinstance(record, LockRecord):
         return _lock_entries(record)
+    if isinstance(record, ReplayRecord):
+        return {("due", "reap"): (f"replay:{record.key}", record.until)}
     return {}
 
 

@@ -22,6 +22,9 @@ TRANSITIONS: dict[str, tuple[frozenset[State], frozenset[State]]] = {
     "timed_out": (frozenset({"active"}), frozenset({"retryable", "discarded"})),
     "expire": (frozenset({"available", "scheduled", "retryable"}), frozenset({"discarded"})),
     "revive": (frozenset({"discarded"}), frozenset({"available"})),
+    "reprioritize": (frozenset({"available", "scheduled"}), frozenset({"available", "scheduled"})),
+    "retry": (frozenset({"discarded", "cancelled", "retryable"}), frozenset({"available"})),
+    "delete": (TERMINAL, frozenset()),
 }
 """trigger -> (states it is legal from, states it may lead to). One table; the tests are made from it."""
 

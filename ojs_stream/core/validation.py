@@ -68,19 +68,66 @@ def parse_job(body: bytes, rules: Rules, new_id: NewId) -> NewJob:
 def parse_batch(body: bytes, rules: Rules, new_id: NewId) -> tuple[NewJob, ...]:
     """The jobs of ``{"jobs": [...]}``, in order; a bad one refuses all and is named by ``details.index``."""
     values, raws = load_object(body, 0)
+    slices = _slices(values, raws, rules)
+    made = tuple(
+        _batch_job(index, item, slices[index], rules, new_id) for index, item in enumerate(values["jobs"])
+    )
+    _refuse_twins(made)
+    return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkJobs:
+    """A bulk enqueue: each job for itself, or (``atomic``) all or none. ``rejected`` is by place."""
+
+    atomic: bool
+    key: str
+    """The ``idempotency_key`` of the body."""
+    jobs: dict[int, NewJob]
+    rejected: dict[int, RefusedError]
+
+
+def parse_bulk(body: bytes, rules: Rules, new_id: NewId) -> BulkJobs:
+    """``{"jobs": [...], "atomicity"?: partial or atomic, "idempotency_key"?}``; a bad job is rejected alone."""
+    values, raws = load_object(body, 0)
+    atomicity = values.get("atomicity") or "partial"
+    if atomicity not in ("partial", "atomic"):
+        raise bad_field("atomicity", "must be partial or atomic")
+    key = values.get("idempotency_key")
+    if key is not None and type(key) is not str:
+        raise bad_field("idempotency_key", "must be a string")
+    slices = _slices(values, raws, rules)
+    jobs: dict[int, NewJob] = {}
+    rejected: dict[int, RefusedError] = {}
+    seen: set[str] = set()
+    for index, item in enumerate(values["jobs"]):
+        try:
+            job = _batch_job(index, item, slices[index], rules, new_id)
+            _refuse_twin(index, job, seen)
+        except RefusedError as error:
+            rejected[index] = error
+        else:
+            jobs[index] = job
+    return BulkJobs(atomic=atomicity == "atomic", key=key or "", jobs=jobs, rejected=rejected)
+
+
+def _slices(values: Values, raws: Raws, rules: Rules) -> list[Raw]:
+    """The raw forms of ``jobs``, which is a non-empty array within its bound."""
     jobs = values.get("jobs")
     if type(jobs) is not list or not jobs:
         raise bad_field("jobs", "must be a non-empty array of jobs")
-    if len(jobs) > rules.batch_jobs_max:
+    check_batch_size("jobs", len(jobs), rules.batch_jobs_max)
+    return raw_array(raws["jobs"])
+
+
+def check_batch_size(name: str, size: int, size_max: int) -> None:
+    """413 for more entries than one request may have."""
+    if size > size_max:
         raise RefusedError(
             "BATCH_SIZE_EXCEEDED",
-            f"jobs has {len(jobs)} entries, at most {rules.batch_jobs_max} are accepted",
-            details={"size": len(jobs), "max": rules.batch_jobs_max},
+            f"{name} has {size} entries, at most {size_max} are accepted",
+            details={"size": size, "max": size_max, "max_batch_size": size_max},
         )
-    slices = raw_array(raws["jobs"])
-    made = tuple(_batch_job(index, item, slices[index], rules, new_id) for index, item in enumerate(jobs))
-    _refuse_twins(made)
-    return made
 
 
 def _batch_job(index: int, values: Any, raw: Raw, rules: Rules, new_id: NewId) -> NewJob:
@@ -100,15 +147,19 @@ def _batch_job(index: int, values: Any, raw: Raw, rules: Rules, new_id: NewId) -
 def _refuse_twins(jobs: tuple[NewJob, ...]) -> None:
     seen: set[str] = set()
     for index, job in enumerate(jobs):
-        if not job.client_id:
-            continue
-        if job.id in seen:
-            raise RefusedError(
-                "duplicate",
-                f"the id {job.id} stands twice in this batch",
-                details={"existing_job_id": job.id, "index": index},
-            )
-        seen.add(job.id)
+        _refuse_twin(index, job, seen)
+
+
+def _refuse_twin(index: int, job: NewJob, seen: set[str]) -> None:
+    if not job.client_id:
+        return
+    if job.id in seen:
+        raise RefusedError(
+            "duplicate",
+            f"the id {job.id} stands twice in this batch",
+            details={"existing_job_id": job.id, "index": index},
+        )
+    seen.add(job.id)
 
 
 def _job(values: Values, raws: Raws, rules: Rules, new_id: NewId) -> NewJob:

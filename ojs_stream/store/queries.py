@@ -11,6 +11,7 @@ from typing import Any
 from ojs_stream.core.homes import home_in_id, home_of
 from ojs_stream.core.names import is_job_id
 from ojs_stream.core.records import IdRecord, JobRecord, Moved, QueueRecord, Record, decode_record
+from ojs_stream.core.selection import Filter
 from ojs_stream.core.states import STATES, State
 from ojs_stream.errors import UnavailableError
 from ojs_stream.store.event_reads import EventReads
@@ -32,6 +33,7 @@ from ojs_stream.store.scans import (
     scored,
     unpack_cursor,
 )
+from ojs_stream.store.walks import Matches, walk
 from ojs_stream.store.worker_reads import WorkerReads
 
 FOLLOW_MAX = 8
@@ -116,6 +118,10 @@ class Queries:
             raise UnavailableError(f"job {coming[0]} is on its way to its home, or just leaving it")
         return found
 
+    async def replayed(self, key: str) -> bool:
+        """Whether an ``Idempotency-Key`` was used (see ``core/fold/replays.py``)."""
+        return bool(await self._reads.one(home_of(key, self.homes), "EXISTS", ("replay", key)))
+
     def _places(self, job_id: str) -> list[tuple[str, Place]]:
         bits = home_in_id(job_id)
         places = [("id", (home_of(job_id, self.homes), job_id))]
@@ -161,6 +167,12 @@ class Queries:
             for name in names
         ]
         return await Chain(self._reads, sources).page(page, wanted.keep())
+
+    async def matching(self, wanted: Filter) -> AsyncGenerator[Matches, None]:
+        """The jobs that a bulk change is for, page by page; they may be changed meanwhile."""
+        names = [wanted.queue] if wanted.queue else await self.queues.names()
+        async for page in walk(self._reads, wanted, names):
+            yield page
 
     async def dead_letters(self, wanted: JobFilter, page: Page) -> Found:
         """Dead letters of all homes, newest first."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ojs_stream.core.homes import home_of
-from ojs_stream.core.records import Minute, QueueRecord, decode_record
+from ojs_stream.core.records import PRIORITY_MAX, Key, Minute, QueueRecord, decode_record, ready_score
 from ojs_stream.store import keys
 from ojs_stream.store.reads import Read, Reads
 
@@ -58,11 +58,29 @@ class QueueReads:
         ]
         return _recent(await self._reads.many(wanted), minute) if wanted else []
 
+    async def priorities(self, name: str) -> dict[int, int]:
+        """How many available jobs there are of each priority, highest first; those that wait for a slot count."""
+        home = home_of(name, self._reads.homes)
+        steps = [(p, kind) for p in range(PRIORITY_MAX, -PRIORITY_MAX - 1, -1) for kind in ("ready", "held")]
+        wanted: list[Read] = [
+            (home, "ZCOUNT", _index(name, kind), (ready_score(p, 0), f"({ready_score(p - 1, 0)}"))
+            for p, kind in steps
+        ]
+        found: dict[int, int] = {}
+        for (priority, _), count in zip(steps, await self._reads.many(wanted), strict=True):
+            if count:
+                found[priority] = found.get(priority, 0) + count
+        return found
+
     async def oldest_available(self, name: str) -> tuple[int, str] | None:
         """(home, id) of the job at the head of the queue."""
         home = home_of(name, self._reads.homes)
         heads = await self._reads.one(home, "ZRANGE", ("state", name, "available"), 0, 0)
         return (home, heads[0].decode()) if heads else None
+
+
+def _index(name: str, kind: str) -> Key:
+    return ("held", name) if kind == "held" else ("state", name, "available")
 
 
 def _queue_of(data: bytes | None) -> QueueRecord | None:

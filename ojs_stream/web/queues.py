@@ -61,6 +61,20 @@ async def stats(call: Call) -> Answer:
     )
 
 
+async def priority_stats(call: Call) -> Answer:
+    """GET /queues/{name}/priority-stats -> ``{queue, distribution: [{priority, count}], total}``."""
+    name = name_of(call)
+    counts = await call.ctx.queries.queues.priorities(name)
+    return call.json(
+        {
+            "queue": name,
+            "distribution": [{"priority": priority, "count": count} for priority, count in counts.items()],
+            "counts_by_priority": {str(priority): count for priority, count in counts.items()},
+            "total": sum(counts.values()),
+        }
+    )
+
+
 async def pause(call: Call) -> Answer:
     """POST /queues/{name}/pause -> ``{queue: {name, paused, status, paused_at}}``."""
     return _told(call, await set_paused(call, paused=True))

@@ -45,9 +45,10 @@ def with_fields(raw: bytes, **more: Any) -> bytes:
 def head_of(raw: bytes) -> bytes:
     """``"id":...,"type":...,"state":...,"queue":...`` of a whole job: its first fields, ordered as ``Job``.
 
-    None of them can hold a quote, so the first ``,"args":`` is the real one.
+    None of them can hold a quote, so the first ``,"args":`` is the real one. A job that is gone may have no more.
     """
-    return raw[raw.index(b'"id":') : raw.index(b',"args":')]
+    end = raw.find(b',"args":')
+    return raw[raw.index(b'"id":') : end if end >= 0 else -1]
 
 
 def id_of(raw: bytes) -> str:

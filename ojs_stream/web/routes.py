@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from ojs_stream.web import admin, dead_letter, events, fetching, jobs, queues, system, unique_jobs, workers
+from ojs_stream.web import admin, bulk, dead_letter, events, fetching, jobs, queues, system, unique_jobs, workers
 from ojs_stream.web.answer import Answer
 from ojs_stream.web.context import CONTEXT, Context
 from ojs_stream.web.middleware import Call, Handler, Site, guarded
@@ -38,9 +38,16 @@ def _job_routes() -> list[Route]:
         Route("POST", f"{API}/jobs", jobs.enqueue, "jobs"),
         Route("GET", f"{API}/jobs", jobs.list_jobs, "jobs_list"),
         Route("POST", f"{API}/jobs/batch", jobs.enqueue_batch, "jobs_batch"),
+        Route("POST", f"{API}/jobs/bulk", bulk.enqueue, "jobs_bulk"),
+        Route("POST", f"{API}/jobs/bulk/cancel", bulk.changing("cancel"), "jobs_bulk_cancel"),
+        Route("POST", f"{API}/jobs/bulk/retry", bulk.changing("retry"), "jobs_bulk_retry"),
+        Route("POST", f"{API}/jobs/bulk/delete", bulk.changing("delete"), "jobs_bulk_delete"),
         Route("POST", f"{API}/jobs/fetch", fetching.fetch),
         Route("GET", one, jobs.get, "jobs_get"),
         Route("DELETE", one, jobs.cancel, "jobs_cancel"),
+        Route("PATCH", one, jobs.reprioritize, "jobs_priority"),
+        Route("GET", f"{one}/retries", jobs.retries, "jobs_retries"),
+        Route("POST", f"{one}/retry", jobs.retry, "jobs_retry"),
         Route("POST", f"{one}/cancel", jobs.cancel),
         Route("POST", f"{one}/activate", jobs.activate, "jobs_activate"),
         Route("POST", f"{one}/ack", workers.ack_job),
@@ -78,6 +85,7 @@ def _queue_routes() -> list[Route]:
         Route("GET", f"{API}/queues", queues.list_queues, "queues"),
         Route("GET", one, queues.get, "queues_get"),
         Route("GET", f"{one}/stats", queues.stats, "queues_stats"),
+        Route("GET", f"{one}/priority-stats", queues.priority_stats, "queues_priority_stats"),
         Route("POST", f"{one}/pause", queues.pause, "queues_pause"),
         Route("POST", f"{one}/resume", queues.resume, "queues_resume"),
     ]
@@ -94,7 +102,12 @@ def _admin_routes() -> list[Route]:
         Route("POST", f"{base}/queues/{{name}}/resume", admin.resume_queue, "admin_queues_resume"),
         Route("GET", f"{base}/jobs", admin.list_jobs, "admin_jobs"),
         Route("GET", f"{base}/jobs/{{id}}", admin.get_job, "admin_jobs_get"),
+        Route("PATCH", f"{base}/jobs/{{id}}", jobs.reprioritize, "admin_jobs_priority"),
         Route("POST", f"{base}/jobs/{{id}}/cancel", jobs.cancel, "admin_jobs_cancel"),
+        Route("POST", f"{base}/jobs/{{id}}/retry", jobs.retry, "admin_jobs_retry"),
+        Route("POST", f"{base}/jobs/bulk/cancel", bulk.changing("cancel", confirm=True), "admin_jobs_bulk_cancel"),
+        Route("POST", f"{base}/jobs/bulk/retry", bulk.changing("retry", confirm=True), "admin_jobs_bulk_retry"),
+        Route("POST", f"{base}/jobs/bulk/delete", bulk.changing("delete", confirm=True), "admin_jobs_bulk_delete"),
         Route("GET", f"{base}/workers", admin.list_workers, "admin_workers"),
         Route("GET", worker, admin.get_worker, "admin_workers_get"),
         Route("POST", f"{worker}/quiet", admin.quiet_worker, "admin_workers_quiet"),

@@ -95,6 +95,7 @@ def _capabilities(endpoints: dict[str, str]) -> dict[str, bool]:
     """A capability is true only if its endpoints are there; the rest of the job life is part of level 1."""
     by_endpoint = {
         "batch_enqueue": "jobs_batch",
+        "bulk_operations": "jobs_bulk",
         "dead_letter": "dead_letter_list",
         "events": "events_list",
         "cron": "cron_list",
@@ -112,6 +113,7 @@ def _capabilities(endpoints: dict[str, str]) -> dict[str, bool]:
     always = (
         "retry",
         "priority_queues",
+        "idempotency_keys",
         "delayed_jobs",
         "scheduled_jobs",
         "job_ttl",

@@ -25,11 +25,20 @@ from ojs_stream.core.commands import (
 )
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.outcomes import Effect, Event, Outcome
-from ojs_stream.core.records import HomeState, JobRecord, Retention, UniqueRule, decode_record
+from ojs_stream.core.records import (
+    ConfigRecord,
+    HomeState,
+    JobRecord,
+    Retention,
+    UniqueRule,
+    decode_record,
+    stored_json,
+)
 from ojs_stream.core.retry import RetryPolicy
 from ojs_stream.core.unique import DEFAULT_STATES, deciding_home
 from ojs_stream.core.world import Message
 from ojs_stream.log.codec import decode_pack, encode_pack
+from ojs_stream.store import keys
 from ojs_stream.store.base import Dump, Store
 from ojs_stream.store.commit import Commit, commit_of
 from ojs_stream.store.memory import MemoryStore
@@ -223,6 +232,10 @@ class Fold:
         self.append(home, sealed)
         return [self._outcomes.get(submit, Outcome(code="silent")) for submit in submits]
 
+    def heard(self, submit: str) -> Outcome | None:
+        """What somebody was answered who waits under this name."""
+        return self._outcomes.get(submit)
+
     def append(self, home: int, commands: Sequence[Command | bytes]) -> None:
         """Put a record into a home's log and fold it; with its messages, when they are delivered."""
         self.append_value(home, pack(commands))
@@ -253,7 +266,7 @@ class Fold:
     def home_for(self, asked: Command) -> int:
         """Where a view would send the command."""
         if isinstance(asked, Enqueue):
-            return deciding_home(asked.jobs, self.homes)
+            return home_of(asked.replay, self.homes) if asked.replay else deciding_home(asked.jobs, self.homes)
         if isinstance(asked, Claim):
             return home_of(asked.queues[0], self.homes)
         for name in ("queue", "worker_id"):
@@ -262,6 +275,12 @@ class Fold:
                 return home_of(value, self.homes)
         job_id = getattr(asked, "job_id", "") or next(iter(getattr(asked, "job_ids", ())), "")
         return self.where(job_id) if job_id else 0
+
+    def configure(self, queue: str, **fields: Any) -> None:
+        """Let every home have this configuration of a queue."""
+        data = stored_json(ConfigRecord(name=queue, **fields))
+        for home in range(self.homes):
+            self.store.data[keys.record(NAMESPACE, home, ("config", queue))] = data
 
     # -- short words --------------------------------------------------------------------------------------
 
@@ -330,7 +349,7 @@ class Fold:
     def counts(self, queue: str = "default") -> dict[str, int]:
         """The counters of a queue that are not 0."""
         data = self.dump(home_of(queue, self.homes)).get(f"queue:{queue}")
-        counts = json.loads(data)["counts"] if data else {}
+        counts = json.loads(data).get("counts", {}) if data else {}
         return {name: count for name, count in counts.items() if count}
 
     def event_types(self, job_id: str) -> list[str]:

@@ -52,11 +52,13 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def ask(self, url: str, method: str, path: str, sent: Any = None) -> Answer:
-        """One request, with a value or with raw bytes."""
+    async def ask(self, url: str, method: str, path: str, sent: Any = None, *, key: str = "") -> Answer:
+        """One request, with a value or with raw bytes, and with an ``Idempotency-Key``."""
         begun = time.monotonic()
         data = sent if isinstance(sent, bytes | None) else json.dumps(sent).encode()
         headers = {"Content-Type": "application/json"} if data is not None else {}
+        if key:
+            headers["Idempotency-Key"] = key
         got: dict[str, Any] = {}
         try:
             body = None if data is None else io.BytesIO(data)

@@ -12,6 +12,8 @@ from typing import Any
 
 Dump = dict[str, Any]
 STATES = ("available", "active", "scheduled", "retryable", "pending", "completed", "cancelled", "discarded")
+DEADLINES = {"stage": "deadline", "replay": "until"}
+"""kind -> the field of its records that says when the reaper looks at them"""
 FINAL = {"completed": "completed_ms", "cancelled": "cancelled_ms", "discarded": "discarded_ms"}
 
 
@@ -52,12 +54,19 @@ def _wanted(dump: Dump) -> dict[str, dict[str, int]]:
         silent = worker.get("silent", False)
         patience = worker.get("keep_ms", 86_400_000) if silent else worker.get("dead_after_ms", 30_000)
         wanted["due:reap"][f"worker:{worker_id}"] = worker["beat"] + patience
-    for stage_id, stage in _kind(dump, "stage").items():
-        wanted["due:reap"][f"stage:{stage_id}"] = stage["deadline"]
+    wanted["due:reap"].update(_deadlines(dump))
     _want_locks(dump, wanted)
     for name in _kind(dump, "queue"):
         wanted["queues"][name] = 0
-    return dict(wanted)
+    return {name: content for name, content in wanted.items() if content}
+
+
+def _deadlines(dump: Dump) -> dict[str, int]:
+    return {
+        f"{kind}:{name}": record[field]
+        for kind, field in DEADLINES.items()
+        for name, record in _kind(dump, kind).items()
+    }
 
 
 def _want_locks(dump: Dump, wanted: dict[str, dict[str, int]]) -> None:

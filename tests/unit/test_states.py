@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from ojs_stream.core.commands import Ack, Activate, Cancel, Promote, RetryDead
+from ojs_stream.core.commands import Ack, Activate, Bulk, Cancel, Promote, Reprioritize, RetryDead, RetryJob
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import Retention
 from tests.support.builders import DAY, HOUR, MINUTE, SECOND, Fold, claim, command, nack, policy, tick
@@ -33,6 +33,11 @@ total-over       nothing   discarded discarded discarded discarded nothing   not
 expired          nothing   discarded discarded discarded nothing   nothing   nothing   nothing
 retention-over   nothing   nothing   nothing   nothing   nothing   gone      gone      gone
 retry-dead       not_found not_found not_found not_found not_found not_found not_found available
+retry-job        conflict  conflict  available conflict  conflict  conflict  available available
+reprioritize     conflict  scheduled conflict  available conflict  conflict  conflict  conflict
+bulk-cancel      cancelled cancelled cancelled cancelled cancelled nothing   nothing   nothing
+bulk-retry       nothing   nothing   available nothing   nothing   nothing   available available
+bulk-delete      nothing   nothing   nothing   nothing   nothing   gone      gone      gone
 """
 
 EVENTS = {
@@ -45,6 +50,9 @@ EVENTS = {
     ("scheduled", "available"): ["job.enqueued"],
     ("retryable", "available"): ["job.enqueued"],
     ("discarded", "available"): ["job.enqueued"],
+    ("cancelled", "available"): ["job.enqueued"],
+    ("available", "available"): ["priority.changed"],
+    ("scheduled", "scheduled"): ["priority.changed"],
     ("available", "discarded"): ["job.expired"],
     ("scheduled", "discarded"): ["job.expired"],
     ("retryable", "discarded"): ["job.expired"],
@@ -64,6 +72,9 @@ SET = {
     "timeout-over": {"error", "errors", "retry_delay_ms", "next_attempt_at", "next_retry_at"},
     "expired": {"discarded_at"},
     "retry-dead": {"re_enqueued_at", "enqueued_at"},
+    "retry-job": {"enqueued_at"},
+    "bulk-retry": {"enqueued_at"},
+    "bulk-cancel": {"cancelled_at"},
 }
 LONG = 300 * DAY
 CREATED: dict[str, dict[str, Any]] = {
@@ -126,6 +137,13 @@ def _backoff_over(fold: Fold, job_id: str) -> Outcome:
     return fold.do(command(Promote, job_id=job_id, attempt=1))
 
 
+def _bulk(action: str) -> Callable[[Fold, str], Outcome]:
+    def change(fold: Fold, job_id: str) -> Outcome:
+        return fold.do(command(Bulk, action=action, job_ids=(job_id,), states=STATES))
+
+    return change
+
+
 FIRE: dict[str, Callable[[Fold, str], Outcome]] = {
     "claim": lambda fold, _: fold.do(claim()),
     "ack": lambda fold, job_id: fold.do(command(Ack, job_id=job_id, result=Raw(b'{"ok":true}'))),
@@ -142,6 +160,11 @@ FIRE: dict[str, Callable[[Fold, str], Outcome]] = {
     "expired": _tick_after(11 * SECOND),
     "retention-over": _tick_after(11 * SECOND),
     "retry-dead": lambda fold, job_id: fold.do(command(RetryDead, job_id=job_id)),
+    "retry-job": lambda fold, job_id: fold.do(command(RetryJob, job_id=job_id)),
+    "reprioritize": lambda fold, job_id: fold.do(command(Reprioritize, job_id=job_id, priority=7)),
+    "bulk-cancel": _bulk("cancel"),
+    "bulk-retry": _bulk("retry"),
+    "bulk-delete": _bulk("delete"),
 }
 
 
@@ -182,10 +205,12 @@ def _check_fields(trigger: str, before: Any, after: Any) -> None:
         assert not after.worker_id
     if trigger == "claim":
         assert after.attempt == before.attempt + 1
-    elif trigger == "retry-dead":
+    elif trigger in ("retry-dead", "retry-job", "bulk-retry") and before.state != "retryable":
         assert (after.attempt, after.error, after.errors, after.completed_at) == (0, None, (), None)
     else:
         assert after.attempt == before.attempt
+    if trigger in ("retry-job", "bulk-retry"):
+        assert after.cancelled_at is None
     if trigger in ("cancel", "expired"):
         assert after.completed_at is None
     if trigger == "ack":

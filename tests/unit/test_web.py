@@ -22,9 +22,11 @@ from ojs_stream.core.homes import home_of
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import Control, Job, JobRecord, Retention, WorkerRecord, public_json
 from ojs_stream.core.retry import DEFAULT_POLICY
+from ojs_stream.core.selection import Filter
 from ojs_stream.errors import UnavailableError
 from ojs_stream.store.queries import JobFilter, Queries
 from ojs_stream.store.scans import Found, Page
+from ojs_stream.store.walks import Matches
 from ojs_stream.web import parser_errors, problems
 from ojs_stream.web.context import Context, Limits
 from ojs_stream.web.routes import routes_of, setup
@@ -122,6 +124,9 @@ class FakeQueries:
         self.workers = FakeWorkers()
         self.queues = FakeQueues()
         self.ready: set[str] = set()
+        self.keys: set[str] = set()
+        self.pages: list[tuple[int, list[str]]] = []
+        self.asked: list[Filter] = []
         self.looks = 0
 
     async def job(self, job_id: str) -> tuple[int, JobRecord] | None:
@@ -129,6 +134,14 @@ class FakeQueries:
 
     async def jobs(self, job_ids: Iterable[str]) -> dict[str, tuple[int, JobRecord]]:
         return {job_id: self.stored[job_id] for job_id in job_ids if job_id in self.stored}
+
+    async def replayed(self, key: str) -> bool:
+        return key in self.keys
+
+    async def matching(self, wanted: Filter) -> AsyncIterator[Matches]:
+        self.asked.append(wanted)
+        for home, ids in self.pages:
+            yield Matches(home, ids)
 
     async def look(self, queues: Sequence[str], now_ms: int) -> dict[str, bool]:
         self.looks += 1

@@ -13,6 +13,7 @@ import msgspec
 
 from ojs_stream.core import commands as c
 from ojs_stream.core.fold import (
+    bulk,
     enqueue,
     holds,
     home,
@@ -59,6 +60,9 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.Extend: leases.extend,
     c.Cancel: lifecycle.cancel,
     c.Activate: lifecycle.activate,
+    c.Reprioritize: lifecycle.reprioritize,
+    c.RetryJob: lifecycle.retry_job,
+    c.Bulk: bulk.bulk,
     c.Promote: lifecycle.promote_retry,
     c.Tick: ticks.tick,
     c.Pause: queues.pause,
@@ -205,6 +209,8 @@ def needs_of(world: World, command: c.AnyCommand | c.BadCommand, now: int, needs
 
 
 def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) -> None:
+    if command.replay:
+        needs.records.add(("replay", command.replay))
     for job in command.jobs:
         needs.records.add(("config", job.queue))
         if world.home_of(job.queue) == world.home:
@@ -268,9 +274,11 @@ NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
     c.Claim: _claim_needs,
     c.Extend: _jobs_needs,
     c.GiveBack: _jobs_needs,
+    c.Bulk: _jobs_needs,
     c.Pause: _queue_needs,
     c.Resume: _queue_needs,
     c.Tick: _tick_needs,
     **dict.fromkeys((c.Beat, c.Direct, c.RemoveWorker), _worker_needs),
     **dict.fromkeys((c.Ack, c.Nack, c.Cancel, c.Activate, c.Promote, c.RetryDead, c.DeleteDead), _job_needs),
+    **dict.fromkeys((c.Reprioritize, c.RetryJob), _job_needs),
 }

@@ -13,9 +13,10 @@ import msgspec
 from msgspec import Raw, structs
 
 from ojs_stream.core.commands import Cancel, Enqueue, Insert, NewJob, Release, Reserve, Reserved, Revise
-from ojs_stream.core.fold import holds, revision, rooms
+from ojs_stream.core.fold import holds, replays, revision, rooms
 from ojs_stream.core.fold.jobs import forget, insert
 from ojs_stream.core.fold.lifecycle import cancel_here
+from ojs_stream.core.fold.replays import NO_JOB
 from ojs_stream.core.fold.twins import Twins, first_state, settle_twins
 from ojs_stream.core.fold.watchers import tell_refused
 from ojs_stream.core.outcomes import Outcome
@@ -26,8 +27,6 @@ from ojs_stream.errors import RefusedError
 
 STAGE_MS_MAX = 8_000
 """A stage that is not decided after this is aborted (the client has been told ``unknown`` by then)."""
-NO_JOB = Raw(b"null")
-"""In the place of a job that is not stored."""
 _decoder = msgspec.json.Decoder(Enqueue)
 _encoder = msgspec.json.Encoder()
 
@@ -36,8 +35,13 @@ def enqueue(world: World, command: Enqueue) -> Outcome | None:
     """Store the jobs; ``outcome.jobs`` are they, in the order of the request.
 
     ``data`` names those that are not stored: ``existing`` (place -> the unique job that is there already) and, of
-    a partial batch, ``refused`` (place -> code, message, details).
+    a partial batch, ``refused`` (place -> code, message, details). ``replayed``: the answer of a command before.
     """
+    known = replays.look(world, command)
+    return known.outcome if known is not None else _decide(world, command)
+
+
+def _decide(world: World, command: Enqueue) -> Outcome | None:
     _refuse_same_ids(world, command.jobs)
     twins = settle_twins(command.jobs, world.origin)
     if twins.refused and not command.partial:
@@ -50,22 +54,29 @@ def enqueue(world: World, command: Enqueue) -> Outcome | None:
     if refusal is not None:
         raise _refused_by(refusal, command)
     if not elsewhere:
-        return _place(world, command, _undivided(needed, verdicts))
+        return replays.keep(world, command, _place(world, command, _undivided(needed, verdicts)))
+    _begin_stage(world, command, _undivided(needed, verdicts), stage_id)
+    return None
+
+
+def _begin_stage(world: World, command: Enqueue, undivided: Stage, stage_id: str) -> None:
+    needed = undivided.holds
+    elsewhere = sorted(needed.keys() - {world.home})
     stage = Stage(
         id=stage_id,
         command=Raw(_encoder.encode(command)),
         waiting=tuple(elsewhere),
         deadline=world.now + STAGE_MS_MAX,
         holds=needed,
-        verdicts=tuple(verdicts),
+        verdicts=undivided.verdicts,
     )
     world.put(("stage", stage.id), stage)
+    replays.undecided(world, command, stage.id)
     for home in elsewhere:
         message = system_command(
             Reserve, stage=stage.id, home=world.home, holds=needed[home], partial=command.partial
         )
         world.message(home, message)
-    return None
 
 
 def _undivided(needed: holds.Needed, verdicts: list[Verdict]) -> Stage:
@@ -108,7 +119,7 @@ def reserved(world: World, command: Reserved) -> Outcome | None:
     stage = structs.replace(
         stage,
         waiting=tuple(home for home in stage.waiting if home != command.home),
-        verdicts=(*stage.verdicts, *command.verdicts),
+        verdicts=(*stage.verdicts, *(structs.replace(said, by=command.home) for said in command.verdicts)),
     )
     original = _decoder.decode(stage.command)
     refusal = None if original.partial else holds.refuses(stage.verdicts)
@@ -118,7 +129,7 @@ def reserved(world: World, command: Reserved) -> Outcome | None:
         world.put(("stage", stage.id), stage)
     else:
         world.put(("stage", stage.id), None)
-        world.reply(original.submit, _place(world, original, stage))
+        world.reply(original.submit, replays.keep(world, original, _place(world, original, stage)))
     return None
 
 
@@ -126,7 +137,10 @@ def abort_stage(world: World, stage: Stage, refusal: Verdict | None = None) -> N
     """Give back everything that is held and refuse the command."""
     command = _decoder.decode(stage.command)
     world.put(("stage", stage.id), None)
-    holds.settle(world, stage.holds, stage.id, stored=False)
+    held = {
+        home: needed for home, needed in stage.holds.items() if refusal is None or home != refusal.by
+    }  # whoever refuses the whole command has kept nothing of it
+    holds.settle(world, held, stage.id, stored=False)
     if refusal is not None:
         error = _refused_by(refusal, command)
         outcome = Outcome(code=error.code, message=error.message, details=error.details)
@@ -134,7 +148,7 @@ def abort_stage(world: World, stage: Stage, refusal: Verdict | None = None) -> N
         message = "What the jobs need could not be held in time; nothing was enqueued."
         outcome = Outcome(code="backend_error", message=message)
     refused(world, command, outcome.message)
-    world.reply(command.submit, outcome)
+    world.reply(command.submit, replays.keep(world, command, outcome))
 
 
 # -- storing --------------------------------------------------------------------------------------------------
@@ -172,7 +186,7 @@ def _place(world: World, command: Enqueue, stage: Stage) -> Outcome:
         )
         world.message(home, insertion)
     awaits = sorted({verdict.coming for verdict in judged.values() if verdict.coming is not None})
-    return Outcome(jobs=tuple(stored), data=_told(judged), awaits=tuple(awaits))
+    return Outcome(jobs=tuple(stored), data=_told(command, judged), awaits=tuple(awaits))
 
 
 def _judged(twins: Twins, verdicts: tuple[Verdict, ...]) -> dict[int, Verdict]:
@@ -236,7 +250,11 @@ def _settle(world: World, stage: Stage, dropped: set[int]) -> dict[int, list[Hol
     """
     if not stage.holds:
         return {}
-    free = {home: [hold for hold in held if hold.job in dropped] for home, held in stage.holds.items()}
+    empty = {(verdict.by, verdict.job) for verdict in stage.verdicts if verdict.code}
+    free = {
+        home: [hold for hold in held if hold.job in dropped and (home, hold.job) not in empty]
+        for home, held in stage.holds.items()
+    }
     holds.settle(world, free, stage.id, stored=False)
     for queue, count in _rooms(stage.holds.get(world.home, ()), dropped).items():
         rooms.give_back(world, queue, count)
@@ -267,9 +285,11 @@ def _rooms(held: tuple[Hold, ...], dropped: set[int]) -> dict[str, int]:
     return used
 
 
-def _told(judged: dict[int, Verdict]) -> dict[str, Any]:
+def _told(command: Enqueue, judged: dict[int, Verdict]) -> dict[str, Any]:
     """``data`` of the outcome: what became of the jobs that were not simply stored."""
     data: dict[str, Any] = {}
+    if command.rejected:
+        data["rejected"] = {place: structs.asdict(said) for place, said in command.rejected.items()}
     for place, verdict in judged.items():
         if verdict.code:
             said = {"code": verdict.code, "message": verdict.message, "details": verdict.details}

@@ -116,7 +116,7 @@ def take_all(world: World, holds: Sequence[Hold], stage: str, *, partial: bool) 
             continue
         verdict = _KINDS[hold.kind].take(world, hold, stage)
         if verdict is not None:
-            verdicts.append(verdict)
+            verdicts.append(structs.replace(verdict, by=world.home))
         if verdict is None or not verdict.code:
             taken.append(hold)
         elif not partial:

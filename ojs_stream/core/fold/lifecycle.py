@@ -6,18 +6,30 @@ from typing import Any
 
 from msgspec import UNSET, Raw, structs
 
-from ojs_stream.core.commands import Activate, Adopt, Cancel, Command, DeleteDead, Promote, RetryDead
+from ojs_stream.core.commands import (
+    Activate,
+    Adopt,
+    Cancel,
+    Command,
+    DeleteDead,
+    Promote,
+    Reprioritize,
+    RetryDead,
+    RetryJob,
+)
 from ojs_stream.core.fold.jobs import (
     about,
     answer,
     change,
     ensure_queue,
     insert,
+    is_expired,
     legal,
     make_available,
     not_found,
     remove,
     store,
+    total_over,
 )
 from ojs_stream.core.fold.leases import here, promote
 from ojs_stream.core.fold.watchers import is_watched, tell, watching_homes
@@ -26,6 +38,7 @@ from ojs_stream.core.records import JobRecord, Moved, public_json
 from ojs_stream.core.states import TERMINAL
 from ojs_stream.core.times import iso
 from ojs_stream.core.world import World, system_command
+from ojs_stream.errors import RefusedError
 
 
 def cancel(world: World, command: Cancel) -> Outcome | None:
@@ -35,7 +48,7 @@ def cancel(world: World, command: Cancel) -> Outcome | None:
         return None
     legal(record, "cancel")
     before = record.job.state
-    return answer(_cancelled(world, record, command), previous_state=before)
+    return answer(cancelled(world, record, command.actor, command.reason), previous_state=before)
 
 
 def cancel_here(world: World, command: Cancel) -> None:
@@ -44,10 +57,11 @@ def cancel_here(world: World, command: Cancel) -> None:
     if isinstance(record, Moved):
         world.message(record.moved, command)
     elif record is not None and record.job.state not in TERMINAL:
-        _cancelled(world, record, command)
+        cancelled(world, record, command.actor, command.reason)
 
 
-def _cancelled(world: World, record: JobRecord, command: Cancel) -> JobRecord:
+def cancelled(world: World, record: JobRecord, actor: str, reason: str) -> JobRecord:
+    """To ``cancelled``."""
     moved = change(
         record,
         {
@@ -62,7 +76,7 @@ def _cancelled(world: World, record: JobRecord, command: Cancel) -> JobRecord:
     store(world, moved)
     job = moved.job
     world.tally(job.queue, "totals", "cancelled", 1)
-    data = about(job, cancelled_by=command.actor, reason=command.reason or None)
+    data = about(job, cancelled_by=actor, reason=reason or None)
     world.emit("job.cancelled", job.id, data, moved)
     return moved
 
@@ -103,6 +117,7 @@ def retry_dead(world: World, command: RetryDead) -> Outcome | None:
     record = _dead(world, command.job_id, command)
     if record is None:
         return None
+    _in_time(world, record)
     revived = _revived(world, record, command)
     home = world.home_of(revived.job.queue)
     if home == world.home:
@@ -126,26 +141,70 @@ def _send_on(world: World, record: JobRecord, route: tuple[int, ...]) -> JobReco
     return sent
 
 
-def _revived(world: World, record: JobRecord, command: RetryDead) -> JobRecord:
+def _in_time(world: World, record: JobRecord) -> None:
+    """Refuse to put back what its own time limit would discard again at once."""
+    if is_expired(record, world.now) or total_over(record, world.now):
+        raise RefusedError(
+            "conflict",
+            f"Job '{record.job.id}' is over its expires_at or total_timeout: enqueue it anew.",
+            details={"job_id": record.job.id, "current_state": record.job.state},
+        )
+
+
+def retry_job(world: World, command: RetryJob) -> Outcome | None:
+    """An operator's retry, from ``discarded`` (dead or not), ``cancelled`` or ``retryable``."""
+    record = here(world, command.job_id, command)
+    if record is None:
+        return None
+    legal(record, "retry")
+    before = record.job.state
+    return answer(retried(world, record), previous_state=before)
+
+
+def retried(world: World, record: JobRecord) -> JobRecord:
+    """A job that ended begins anew; one that waits for its next attempt gets it now."""
+    _in_time(world, record)
+    if record.job.state == "retryable":
+        return make_available(world, record, reason="retried")
+    return make_available(world, anew(world, record), reason="retried")
+
+
+def reprioritize(world: World, command: Reprioritize) -> Outcome | None:
+    """Another priority, in the job's old place among its equals."""
+    record = here(world, command.job_id, command)
+    if record is None:
+        return None
+    legal(record, "reprioritize")
+    before = record.job.priority
+    if before == command.priority:
+        return answer(record, previous_priority=before)
+    moved = store(world, change(record, {"priority": command.priority}, {}))
+    job = moved.job
+    data = about(job, priority=job.priority, previous_priority=before, new_priority=job.priority)
+    world.emit("priority.changed", job.id, data, moved)
+    return answer(moved, previous_priority=before)
+
+
+def anew(world: World, record: JobRecord) -> JobRecord:
+    """The job as if it had never been tried."""
     moment = iso(world.now)
     job: dict[str, Any] = {
-        "state": "available",
         "attempt": 0,
         "error": None,
         "errors": (),
         "completed_at": None,
+        "cancelled_at": None,
         "discarded_at": None,
         "started_at": None,
         "retry_delay_ms": None,
-        "enqueued_at": moment,
         "re_enqueued_at": moment,
     }
-    ctl: dict[str, Any] = {
-        "dead": False,
-        "replays": record.ctl.replays + 1,
-        "since": world.now,
-        "enqueued": world.now,
-    }
+    return change(record, job, {"dead": False, "replays": record.ctl.replays + 1})
+
+
+def _revived(world: World, record: JobRecord, command: RetryDead) -> JobRecord:
+    job: dict[str, Any] = {"state": "available", "enqueued_at": iso(world.now)}
+    ctl: dict[str, Any] = {"since": world.now, "enqueued": world.now}
     if command.queue:
         job["queue"] = command.queue
     if command.args is not UNSET:
@@ -157,7 +216,7 @@ def _revived(world: World, record: JobRecord, command: RetryDead) -> JobRecord:
     if command.retry is not None:
         job["max_attempts"] = command.retry.max_attempts
         ctl["retry"] = command.retry
-    return change(record, job, ctl)
+    return change(anew(world, record), job, ctl)
 
 
 def adopt(world: World, command: Adopt) -> Outcome | None:

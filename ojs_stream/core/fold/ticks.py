@@ -11,7 +11,7 @@ from ojs_stream.core.fold.jobs import Failure, discard, expire, is_expired, remo
 from ojs_stream.core.fold.leases import exhausted, promote
 from ojs_stream.core.fold.workers import lose_lease, silence
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import JobRecord, LockRecord, Stage, WorkerRecord, key_of_member
+from ojs_stream.core.records import JobRecord, LockRecord, ReplayRecord, Stage, WorkerRecord, key_of_member
 from ojs_stream.core.states import TERMINAL
 from ojs_stream.core.world import World
 
@@ -38,6 +38,8 @@ def _fall_due(world: World, member: str, command: Tick) -> int:
         abort_stage(world, record)
     elif isinstance(record, LockRecord):
         locks.expire(world, record)
+    elif isinstance(record, ReplayRecord):
+        world.put(("replay", record.key), None)
     elif isinstance(record, JobRecord):
         return _job_due(world, record, command)
     return 1
