@@ -42,6 +42,8 @@ def enqueue(world: World, command: Enqueue) -> Outcome | None:
 
 
 def _decide(world: World, command: Enqueue) -> Outcome | None:
+    if holds.needs_nothing(world, command):
+        return replays.keep(world, command, _place_plain(world, command))
     _refuse_same_ids(world, command.jobs)
     twins = settle_twins(command.jobs, world.origin)
     if twins.refused and not command.partial:
@@ -154,6 +156,27 @@ def abort_stage(world: World, stage: Stage, refusal: Verdict | None = None) -> N
 # -- storing --------------------------------------------------------------------------------------------------
 
 
+def _place_plain(world: World, command: Enqueue) -> Outcome:
+    """Nothing had to be held, as for most commands: a short way to what ``_place`` would do."""
+    elsewhere: dict[int, list[NewJob]] = {}
+    stored = [_store(world, new, elsewhere) for new in command.jobs]
+    for home, jobs in sorted(elsewhere.items()):
+        insertion = Insert(v=command.v, actor=command.actor, request=command.request, jobs=tuple(jobs))
+        world.message(home, insertion)
+    return Outcome(jobs=tuple(stored))
+
+
+def _store(world: World, new: NewJob, elsewhere: dict[int, list[NewJob]]) -> Raw:
+    """The job as it is answered. It is inserted here, or noted for its home."""
+    record = new_record(world, new, world.origin)
+    home = world.home_of(new.queue)
+    if home == world.home:
+        record = insert(world, record)
+    else:
+        elsewhere.setdefault(home, []).append(new)
+    return Raw(public_json(record))
+
+
 def _place(world: World, command: Enqueue, stage: Stage) -> Outcome:
     """Everything is held: insert what belongs here, send the rest to its homes."""
     twins = settle_twins(command.jobs, world.origin)
@@ -166,13 +189,7 @@ def _place(world: World, command: Enqueue, stage: Stage) -> Outcome:
             _carry_out(world, command, new, judged[place])
         if place in dropped:
             continue
-        record = new_record(world, new, world.origin)
-        home = world.home_of(new.queue)
-        if home == world.home:
-            record = insert(world, record)
-        else:
-            elsewhere.setdefault(home, []).append(new)
-        stored[place] = Raw(public_json(record))
+        stored[place] = _store(world, new, elsewhere)
     further = _settle(world, stage, dropped)
     for home, jobs in sorted(elsewhere.items()):
         insertion = Insert(

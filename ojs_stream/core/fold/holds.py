@@ -67,12 +67,27 @@ _KINDS = {
 # -- what an enqueue needs ------------------------------------------------------------------------------------
 
 
+def needs_nothing(world: World, command: Enqueue) -> bool:
+    """Whether all jobs of the command may be stored at once."""
+    for new in command.jobs:
+        if new.client_id or new.unique is not None:
+            return False
+    return not _bounded_queues(world, command)
+
+
+def _bounded_queues(world: World, command: Enqueue) -> set[str]:
+    """The queues that may refuse a job of the command.
+
+    What the log has accepted goes on: a workflow's step or a cron entry's job finds room in any queue.
+    """
+    queues = () if command.source else {new.queue for new in command.jobs}
+    return {queue for queue in queues if rooms.is_bounded(world, queue)}
+
+
 def holds_of(world: World, command: Enqueue, twins: Twins) -> Needed:
     """By home what the jobs of the command need. Most need nothing."""
     needed: dict[int, list[Hold]] = {}
-    # What the log has accepted goes on: a workflow's step or a cron entry's job finds room in any queue.
-    queues = () if command.source else {new.queue for new in command.jobs}
-    bounded = {queue for queue in queues if rooms.is_bounded(world, queue)}
+    bounded = _bounded_queues(world, command)
     skipped = twins.skipped
     for place, new in enumerate(twins.jobs):
         if place in skipped:
