@@ -68,7 +68,9 @@ _KINDS = {
 
 
 def needs_nothing(world: World, command: Enqueue) -> bool:
-    """Whether all jobs of the command may be stored at once."""
+    """Whether all jobs of the command may be stored at once, and nothing else is to be told."""
+    if command.partial:
+        return False
     for new in command.jobs:
         if new.client_id or new.unique is not None:
             return False
