@@ -13,7 +13,7 @@ from aiohttp import web
 from redis.exceptions import RedisError
 
 from ojs_stream import stamp
-from ojs_stream.agents.bulk import BulkAgent
+from ojs_stream.agents.bulk import BulkAgent, Lookups
 from ojs_stream.agents.delivery import Pace
 from ojs_stream.agents.engine import Engine
 from ojs_stream.agents.mirrors import Mirrors
@@ -163,7 +163,7 @@ class Runtime:
             homes=self.homes,
             rules=self.rules(),
             submit_pack=self.gateway.submit_pack,
-            find=self.queries.jobs,
+            lookups=Lookups(self.queries.jobs, self.queries.queues.standings),
             sender=self.producer,
             topics=self.topics,
         )

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import structlog
 from msgspec import Struct
 
+from ojs_stream.agents.holding import Holding, Standings
 from ojs_stream.core.commands import COMMAND_VERSION, Enqueue
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.ids import derived_job_id
@@ -65,6 +66,13 @@ class Sender(Protocol):
         """Append in order."""
 
 
+class Lookups(NamedTuple):
+    """The reads that this agent needs."""
+
+    find: FindJobs
+    standings: Standings
+
+
 class BulkAgent:
     """Validates, derives ids, and hands over; acknowledges what is applied."""
 
@@ -74,14 +82,15 @@ class BulkAgent:
         homes: int,
         rules: Rules,
         submit_pack: SubmitPack,
-        find: FindJobs,
+        lookups: Lookups,
         sender: Sender,
         topics: Topics,
     ) -> None:
         self._homes = homes
         self._rules = rules
         self._submit_pack = submit_pack
-        self._find = find
+        self._find = lookups.find
+        self._holding = Holding(lookups.standings)
         self._waiting: asyncio.Queue[tuple[BulkRecord, Callable[[], object]]] = asyncio.Queue(WAITING_MAX)
         self._sender = sender
         self._topics = topics
@@ -147,14 +156,26 @@ class BulkAgent:
     async def _apply(self, home: int, pairs: Pairs) -> None:
         pairs = await self._without_taken_ids(pairs)
         for pack in portions(pairs, lambda pair: len(pair[0].value), count_max=PACK_MAX, bytes_max=PACK_BYTES_MAX):
-            outcomes = await self._until_applied(home, [command for _, command in pack])
-            refused = [
-                (record, f"{outcome.code}: {outcome.message}")
-                for (record, _), outcome in zip(pack, outcomes, strict=True)
-                if outcome.refused
-            ]
-            await self._bury(refused)
-            self._tell_repeated(home, outcomes)
+            done = 0
+            while done < len(pack):
+                rest = pack[done:]
+                part = await self._holding.room_for([command.jobs[0] for _, command in rest])
+                await self._apply_part(home, rest[: part.fitting], part.forbidden)
+                done += part.fitting
+
+    async def _apply_part(self, home: int, pairs: Pairs, forbidden: Mapping[str, str]) -> None:
+        """Records that find room; those that their queues never take are buried."""
+        ids = [(record, command.jobs[0].id) for record, command in pairs]
+        await self._bury([(record, forbidden[job_id]) for record, job_id in ids if job_id in forbidden])
+        pairs = [(record, command) for record, command in pairs if command.jobs[0].id not in forbidden]
+        outcomes = await self._until_applied(home, [command for _, command in pairs]) if pairs else []
+        refused = [
+            (record, f"{outcome.code}: {outcome.message}")
+            for (record, _), outcome in zip(pairs, outcomes, strict=True)
+            if outcome.refused
+        ]
+        await self._bury(refused)
+        self._tell_repeated(home, outcomes)
 
     async def _without_taken_ids(self, pairs: Pairs) -> Pairs:
         """Server-made ids are not in the id index that the fold checks, so a read looks for them first."""

@@ -12,10 +12,12 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from ojs_stream.core.records import (
     DEFAULT_RETENTION,
+    ConfigRecord,
     ErrorEntry,
     Hold,
     JobRecord,
     LimitRule,
+    Pressure,
     Retention,
     UniqueRule,
     Verdict,
@@ -140,6 +142,7 @@ class Reserved(Command, frozen=True, kw_only=True, omit_defaults=True, tag="rese
     stage: str
     home: int
     verdicts: tuple[Verdict, ...] = ()
+    pressure: Pressure | None = None
 
 
 class Settle(Command, frozen=True, kw_only=True, omit_defaults=True, tag="settle"):
@@ -160,9 +163,8 @@ class Insert(Command, frozen=True, kw_only=True, omit_defaults=True, tag="insert
     """Message: jobs that another home has decided on, for the home of their queues."""
 
     jobs: tuple[NewJob, ...]
-    rooms: dict[str, int] = {}
-    """queue -> for how many of the jobs room was held in it"""
     stage: str = ""
+    """Whose rooms are used now, if any were held."""
     locks: tuple[Hold, ...] = ()
     """What the stage holds for the jobs at further homes: they are told when the jobs are here, not before."""
 
@@ -366,11 +368,62 @@ class DeleteDead(Command, frozen=True, kw_only=True, omit_defaults=True, tag="de
 
 
 class Adopt(Command, frozen=True, kw_only=True, omit_defaults=True, tag="adopt"):
-    """Message: a job that comes from another home, as an available job of a queue here, or on its way to one."""
+    """Message: a job that comes from another home, in the state of its record, for a queue here or on its way."""
 
     record: JobRecord
+    before: State | None = "discarded"
+    """The state that it left when it moved; ``None``: it is as it was."""
     route: tuple[int, ...] = ()
     """Homes that it passes by first: those of its watchers, so that its notes reach them in order."""
+
+
+class Configure(Command, frozen=True, kw_only=True, omit_defaults=True, tag="configure"):
+    """Set the configuration of a queue, or of the template ``_default``, at its home."""
+
+    queue: str
+    config: ConfigRecord
+    names: tuple[str, ...] = ()
+    """The fields of ``config`` that count."""
+    replace: bool = False
+    """All other fields of its configuration are unset."""
+    create: bool = False
+    """Refused if the queue exists."""
+
+
+class Drain(Command, frozen=True, kw_only=True, omit_defaults=True, tag="drain"):
+    """No more jobs from clients for a queue; claims go on. ``resume`` ends it."""
+
+    queue: str
+
+
+class Configured(Command, frozen=True, kw_only=True, omit_defaults=True, tag="configured"):
+    """Message to every other home: a queue's configuration is this now, or gone."""
+
+    queue: str
+    config: ConfigRecord | None = None
+
+
+class Purge(Command, frozen=True, kw_only=True, omit_defaults=True, tag="purge"):
+    """Remove jobs of a queue that are in ``state``, at most 1,000 a command; the outcome says whether to go on."""
+
+    queue: str
+    state: State
+    before: int = 0
+    """Only those that entered a final state before this instant (ms); 0: all."""
+
+
+class DeleteQueue(Command, frozen=True, kw_only=True, omit_defaults=True, tag="delete_queue"):
+    """Delete a queue: refused while jobs wait or run in it, or these are discarded, or moved to ``target``."""
+
+    queue: str
+    strategy: Literal["reject", "discard", "move"]
+    target: str = ""
+
+
+class EmptyQueue(Command, frozen=True, kw_only=True, omit_defaults=True, tag="empty_queue"):
+    """Message of a home to itself: go on with the deletion of a queue."""
+
+    queue: str
 
 
 AnyCommand = (
@@ -405,4 +458,10 @@ AnyCommand = (
     | RetryDead
     | DeleteDead
     | Adopt
+    | Configure
+    | Configured
+    | Drain
+    | Purge
+    | DeleteQueue
+    | EmptyQueue
 )

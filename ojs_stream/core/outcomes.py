@@ -61,6 +61,9 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
     changed_at: str | None = None
     previous_priority: int | None = None
     new_priority: int | None = None
+    depth: int | None = None
+    bound: int | None = None
+    jobs_affected: int | None = None
 
 
 class Event(Struct, frozen=True, kw_only=True):

@@ -34,23 +34,22 @@ _STRATEGIES: dict[str, Strategy] = {
     "polynomial": "polynomial",
 }
 _EXHAUSTION: dict[str, Exhaustion] = {"discard": "discard", "dead_letter": "dead_letter"}
-_KNOWN = frozenset(
-    (
-        "max_attempts",
-        "initial_interval",
-        "initial_interval_ms",
-        "initial_delay_ms",
-        "backoff_coefficient",
-        "max_interval",
-        "max_interval_ms",
-        "jitter",
-        "non_retryable_errors",
-        "on_exhaustion",
-        "backoff_strategy",
-        "backoff_type",
-        "strategy",
-    )
-)
+_KNOWN = {
+    "max_attempts": "max_attempts",
+    "initial_interval": "initial_ms",
+    "initial_interval_ms": "initial_ms",
+    "initial_delay_ms": "initial_ms",
+    "backoff_coefficient": "coefficient",
+    "max_interval": "max_ms",
+    "max_interval_ms": "max_ms",
+    "jitter": "jitter",
+    "non_retryable_errors": "non_retryable",
+    "on_exhaustion": "on_exhaustion",
+    "backoff_strategy": "strategy",
+    "backoff_type": "strategy",
+    "strategy": "strategy",
+}
+"""What clients write -> the field of ``RetryPolicy``."""
 
 
 def bad_policy(field: str, rule: str, *, prefix: str = "retry.") -> RefusedError:
@@ -65,6 +64,13 @@ def parse_policy(raw: Raw, default: RetryPolicy = DEFAULT_POLICY) -> tuple[Retry
     if len(data) <= _CACHED_BYTES_MAX:
         return _parse_cached(data, default)
     return _parse(data, default)
+
+
+@lru_cache(maxsize=1024)
+def fields_in(data: bytes) -> tuple[str, ...]:
+    """Which fields of ``RetryPolicy`` a valid raw policy sets itself."""
+    values = _values(data)
+    return tuple(dict.fromkeys(field for name, field in _KNOWN.items() if values.get(name) is not None))
 
 
 def attempts_of(value: Any, *, prefix: str = "retry.") -> int:
@@ -121,6 +127,11 @@ def policy_fields(policy: RetryPolicy) -> dict[str, Any]:
         "on_exhaustion": policy.on_exhaustion,
         "non_retryable_errors": policy.non_retryable,
     }
+
+
+def echo_of(policy: RetryPolicy, raw: Raw) -> Raw:
+    """``policy`` as clients read it, with the keys of theirs that no rule knows."""
+    return _echo(policy, raw_object(raw))
 
 
 def _echo(policy: RetryPolicy, raws: Raws) -> Raw:

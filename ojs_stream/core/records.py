@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from ojs_stream.core.retry import RetryPolicy
+from ojs_stream.core.retry import Exhaustion, RetryPolicy, Strategy
 from ojs_stream.core.states import State
 
 Key = tuple[str, ...]
@@ -212,6 +212,15 @@ class Totals(Struct, frozen=True, kw_only=True):
     cancelled: int = 0
 
 
+class Ending(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A queue is being deleted: what becomes of the jobs that wait or run in it."""
+
+    strategy: Literal["discard", "move"]
+    target: str = ""
+    look_at: int = 0
+    """When the reaper looks again whether the last active job has ended (ms)."""
+
+
 class QueueRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A queue at its home."""
 
@@ -219,11 +228,14 @@ class QueueRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: str
     counts: Counts = Counts()
     totals: Totals = Totals()
-    reserved: int = 0
-    """Jobs that stages of other homes hold room for."""
+    reserved: dict[str, tuple[int, ...]] = {}
+    """stage -> the places of its jobs that room is held for"""
     paused: bool = False
     paused_at: str | None = None
     resumed_at: str | None = None
+    ending: Ending | None = None
+    deleted: bool = False
+    """No client sees the queue any more; the record counts its finished jobs until the last of them goes."""
 
 
 class Minute(Struct, frozen=True, kw_only=True):
@@ -288,8 +300,6 @@ class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     job: int
     """Its place in the command."""
-    by: int = 0
-    """The home that says it. With a no it holds nothing for this job (all or none: for none) any more."""
     code: str = ""
     message: str = ""
     details: dict[str, Any] = {}
@@ -302,6 +312,16 @@ class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
     others: tuple[tuple[int, str], ...] = ()
     """(home, job id) of further ones that are to be replaced with it."""
     action: Literal["", "ignore", "replace", "replace_except_schedule"] = ""
+
+
+class Pressure(Struct, frozen=True):
+    """A bounded queue that is nearly full."""
+
+    queue: str
+    depth: int
+    bound: int
+    pressure: float
+    """The part of its bound that it has: 1.0 is full."""
 
 
 class Hold(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -318,6 +338,8 @@ class Hold(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where the job will be."""
     state: State = "available"
     rule: UniqueRule | None = None
+    type: str = ""
+    """The job's type, where a queue may not take it."""
 
 
 class Stage(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -330,19 +352,49 @@ class Stage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     holds: dict[int, tuple[Hold, ...]] = {}
     """By home what the jobs need."""
     verdicts: tuple[Verdict, ...] = ()
+    pressure: Pressure | None = None
+    """The fullest of the queues that were asked for room, if it is nearly full."""
+
+
+class RetryDefaults(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The fields of a retry policy that a queue's configuration sets; ``None``: it does not say."""
+
+    max_attempts: int | None = None
+    initial_ms: int | None = None
+    coefficient: float | None = None
+    max_ms: int | None = None
+    jitter: bool | None = None
+    strategy: Strategy | None = None
+    on_exhaustion: Exhaustion | None = None
+    non_retryable: tuple[str, ...] | None = None
 
 
 class ConfigRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The configuration of a queue, or of the template ``_default``, as every home has it.
+    """The configuration of a queue, or of the template ``_default``, as every home has it (OJS.md 5.6).
 
     Its truth is at the queue's home, which sends each change to the others: whoever decides on an enqueue has it.
+    ``None`` (and 0 of ``concurrency``): it does not say, the template or the server does.
     """
 
     name: str
     version: int = 0
+    updated_at: str = ""
     draining: bool = False
-    max_size: int = 0
+    max_size: int | None = None
     """So many jobs may wait or run in the queue; 0: any number."""
+    warning_threshold: float | None = None
+    """From this part of ``max_size`` on an enqueue tells the depth."""
+    concurrency: int = 0
+    rate_limit: Window | None = None
+    visibility_timeout_ms: int | None = None
+    default_timeout_ms: int | None = None
+    retry: RetryDefaults | None = None
+    completed_ms: int | None = None
+    cancelled_ms: int | None = None
+    discarded_ms: int | None = None
+    dead_ms: int | None = None
+    allowed_job_types: tuple[str, ...] | None = None
+    """Exact, or a beginning with ``*`` behind it."""
 
 
 class CronRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -523,7 +575,7 @@ def entries_of(record: Record | None) -> Entries:
     if isinstance(record, WorkerRecord):
         return _worker_entries(record)
     if isinstance(record, QueueRecord):
-        return {("queues",): (record.name, 0)}
+        return _queue_entries(record)
     if isinstance(record, Stage):
         return {("due", "reap"): (f"stage:{record.id}", record.deadline)}
     if isinstance(record, LockRecord):
@@ -531,6 +583,13 @@ def entries_of(record: Record | None) -> Entries:
     if isinstance(record, ReplayRecord):
         return {("due", "reap"): (f"replay:{record.key}", record.until)}
     return {}
+
+
+def _queue_entries(queue: QueueRecord) -> Entries:
+    entries: Entries = {} if queue.deleted else {("queues",): (queue.name, 0)}
+    if queue.ending is not None:
+        entries["due", "reap"] = (f"queue:{queue.name}", queue.ending.look_at)
+    return entries
 
 
 def _lock_entries(lock: LockRecord) -> Entries:

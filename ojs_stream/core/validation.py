@@ -30,7 +30,7 @@ from ojs_stream.core.envelope import (
 )
 from ojs_stream.core.fields import CHECKS, ECHOED, Layer, keep
 from ojs_stream.core.names import check_type
-from ojs_stream.core.policy import parse_policy
+from ojs_stream.core.policy import fields_in, parse_policy
 from ojs_stream.core.records import EMPTY_OBJECT, Retention
 from ojs_stream.core.retry import DEFAULT_POLICY, RetryPolicy
 from ojs_stream.core.unique import unique_rule
@@ -163,12 +163,15 @@ def _refuse_twin(index: int, job: NewJob, seen: set[str]) -> None:
 
 
 def _job(values: Values, raws: Raws, rules: Rules, new_id: NewId) -> NewJob:
-    draft: Values = {"queue": "default", "priority": 0, "visibility_timeout_ms": VISIBILITY_MS}
+    draft: Values = {"queue": "default", "priority": 0}
     extra: Raws = {}
     _required(values, raws, draft)
     _collect(Layer(values, raws, draft, extra))
     if values.get("options") is not None:
         _collect(_options(values["options"], raws["options"], draft, extra))
+    given = _given_of(draft)
+    if given:
+        draft["given"] = given
     _policy_of(draft, extra, rules.retry)
     _times_of(draft, rules.retention)
     draft["meta"] = _meta_of(draft, rules.meta_bytes_max)
@@ -209,6 +212,19 @@ def _collect(layer: Layer) -> None:
                 layer.extra[name] = layer.raws[name]
 
 
+def _given_of(draft: Values) -> tuple[str, ...]:
+    """Which fields that a queue's configuration may fill in the client has set itself."""
+    given: list[str] = [name for name in ("timeout_ms", "visibility_timeout_ms") if name in draft]
+    if "result_ttl_ms" in draft:
+        given.append("retention.completed_ms")
+    policy = draft.get("policy")
+    fields: set[str] = set(fields_in(bytes(policy))) if policy is not None else set()
+    if "attempts" in draft:
+        fields.add("max_attempts")
+    given.extend(f"retry.{name}" for name in sorted(fields))
+    return tuple(given)
+
+
 def _policy_of(draft: Values, extra: Raws, default: RetryPolicy) -> None:
     """``max_attempts`` beside the policy is the default of the one inside it."""
     attempts: int | None = draft.pop("attempts", None)
@@ -226,6 +242,7 @@ def _times_of(draft: Values, retention: Retention) -> None:
     total_ms = draft.get("total_timeout_ms")
     if total_ms and timeout_ms and total_ms < timeout_ms:
         raise bad_field("total_timeout", "must not be shorter than timeout")
+    draft.setdefault("visibility_timeout_ms", VISIBILITY_MS)
     draft["timeout_ms"] = timeout_ms or min(TIMEOUT_MS, total_ms or TIMEOUT_MS)
     draft["retention"] = (
         _retention(retention, draft.pop("result_ttl_ms")) if "result_ttl_ms" in draft else retention

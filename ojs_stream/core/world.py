@@ -6,7 +6,7 @@ command, or one that needs more loaded, leaves no trace.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -396,6 +396,24 @@ class World:
         """The place of a job that becomes available now."""
         self.sequence += 1
         return self.sequence
+
+    def forget_queue(self, name: str) -> None:
+        """The queue's record goes; what the round has counted for it goes with it."""
+        self._forget_tallies(name, lambda _group: True)
+        self.put(("queue", name), None)
+
+    def forget_minutes(self, name: str) -> None:
+        """What happened in the queue minute by minute goes."""
+        slots: list[Key] = [("minute", name, str(slot)) for slot in range(MINUTE_SLOTS)]
+        self.require(slots)
+        self._forget_tallies(name, lambda group: group not in ("counts", "totals"))
+        for key in slots:
+            if self.get(key) is not None:
+                self.put(key, None)
+
+    def _forget_tallies(self, name: str, is_meant: Callable[[str], bool]) -> None:
+        for key in [key for key in self._tallies if key[0] == name and is_meant(key[1])]:
+            self._journal.append((self._tallies, key, self._tallies.pop(key)))
 
     # -- effects ------------------------------------------------------------------------------------------
 

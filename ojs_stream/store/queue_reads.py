@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from ojs_stream.core.config import layered
 from ojs_stream.core.homes import home_of
-from ojs_stream.core.records import PRIORITY_MAX, Key, Minute, QueueRecord, decode_record, ready_score
+from ojs_stream.core.names import DEFAULT_CONFIG
+from ojs_stream.core.records import (
+    PRIORITY_MAX,
+    ConfigRecord,
+    Key,
+    Minute,
+    QueueRecord,
+    decode_record,
+    ready_score,
+)
 from ojs_stream.store import keys
 from ojs_stream.store.reads import Read, Reads
 
 DEFAULT_QUEUE = "default"
 MINUTES_KEPT = 60
+
+
+class Standing(NamedTuple):
+    """How many jobs wait or run in a queue, those included that room is held for, and its configuration."""
+
+    depth: int
+    config: ConfigRecord | None
 
 
 class QueueReads:
@@ -39,6 +56,31 @@ class QueueReads:
     async def record(self, name: str) -> QueueRecord | None:
         """The record of one queue."""
         return (await self.records((name,)))[0]
+
+    async def own_configs(self, names: Sequence[str]) -> list[ConfigRecord | None]:
+        """What the configurations of these queues (or of the template) say themselves."""
+        homes = self._reads.homes
+        wanted: list[Read] = [(home_of(name, homes), "GET", ("config", name), ()) for name in names]
+        return [_config_of(data) for data in await self._reads.many(wanted)]
+
+    async def configs(self, names: Sequence[str]) -> list[ConfigRecord | None]:
+        """The configurations in force for these queues."""
+        default, *own = await self.own_configs((DEFAULT_CONFIG, *names))
+        return [layered(each, default) for each in own]
+
+    async def standings(self, names: Sequence[str]) -> dict[str, Standing]:
+        """How full these queues are, by name."""
+        homes = self._reads.homes
+        wanted: list[Read] = [(home_of(DEFAULT_CONFIG, homes), "GET", ("config", DEFAULT_CONFIG), ())]
+        wanted += [(home_of(name, homes), "GET", ("config", name), ()) for name in names]
+        wanted += [(home_of(name, homes), "GET", ("queue", name), ()) for name in names]
+        default, *answers = await self._reads.many(wanted)
+        found: dict[str, Standing] = {}
+        for name, own, queue in zip(names, answers[: len(names)], answers[len(names) :], strict=True):
+            record = _queue_of(queue)
+            config = layered(_config_of(own), _config_of(default))
+            found[name] = Standing(0 if record is None else _depth_of(record), config)
+        return found
 
     async def with_minutes(self, name: str, now_ms: int) -> tuple[QueueRecord | None, list[Minute]]:
         """The record and its minutes of the last hour, in one pipeline."""
@@ -83,9 +125,21 @@ def _index(name: str, kind: str) -> Key:
     return ("held", name) if kind == "held" else ("state", name, "available")
 
 
+def _config_of(data: bytes | None) -> ConfigRecord | None:
+    record = decode_record(("config", ""), data) if data else None
+    return record if isinstance(record, ConfigRecord) else None
+
+
+def _depth_of(record: QueueRecord) -> int:
+    counts = record.counts
+    held = sum(len(places) for places in record.reserved.values())
+    return held + counts.available + counts.active + counts.scheduled + counts.retryable + counts.pending
+
+
 def _queue_of(data: bytes | None) -> QueueRecord | None:
     record = decode_record(("queue", ""), data) if data else None
-    return record if isinstance(record, QueueRecord) else None
+    # A deleted queue only counts the finished jobs that it has left.
+    return record if isinstance(record, QueueRecord) and not record.deleted else None
 
 
 def _recent(slots: Sequence[Any], this_minute: int) -> list[Minute]:

@@ -14,7 +14,7 @@ from ojs_stream.core.bodies import parse_object_or_nothing
 from ojs_stream.core.commands import Direct
 from ojs_stream.core.names import check_worker
 from ojs_stream.core.policy import policy_fields
-from ojs_stream.core.records import Counts, JobRecord, Minute, QueueRecord, public_json
+from ojs_stream.core.records import ConfigRecord, Counts, JobRecord, Minute, QueueRecord, public_json
 from ojs_stream.web import queues, workers
 from ojs_stream.web.addressing import find_job
 from ojs_stream.web.answer import Answer
@@ -83,34 +83,46 @@ async def list_queues(call: Call) -> Answer:
     page = page_of(call.request, default=PER_PAGE, limit_max=PER_PAGE_MAX)
     names, pagination = part_of(await call.ctx.queries.queues.names(), page)
     now_ms = stamp.now_ms()
-    answers = await asyncio.gather(*(call.ctx.queries.queues.with_minutes(name, now_ms) for name in names))
-    items = [_queue(call, name, record, minutes) for name, (record, minutes) in zip(names, answers, strict=True)]
+    reads = call.ctx.queries.queues
+    configs, answers = await asyncio.gather(
+        reads.configs(names), asyncio.gather(*(reads.with_minutes(name, now_ms) for name in names))
+    )
+    items = [
+        _queue(call, name, record, minutes, config)
+        for name, (record, minutes), config in zip(names, answers, configs, strict=True)
+    ]
     return call.json({"items": items, "pagination": pagination})
 
 
 async def get_queue(call: Call) -> Answer:
-    """GET /admin/queues/{name} -> one queue, with its oldest available job."""
-    name = queues.name_of(call)
-    record, minutes = await call.ctx.queries.queues.with_minutes(name, stamp.now_ms())
+    """GET /admin/queues/{name} -> one queue, with its configuration and its oldest available job."""
+    return call.json(await queue_detail(call, queues.name_of(call)))
+
+
+async def queue_detail(call: Call, name: str) -> dict[str, Any]:
+    """Everything about one queue; 404 for one that was never seen."""
+    reads = call.ctx.queries.queues
+    (record, minutes), (config,) = await asyncio.gather(
+        reads.with_minutes(name, stamp.now_ms()), reads.configs((name,))
+    )
     if record is None:
         raise not_found("queue", name)
-    head = await call.ctx.queries.queues.oldest_available(name)
+    head = await reads.oldest_available(name)
     oldest = await call.ctx.queries.job(head[1]) if head else None
-    return call.json(
-        {
-            **_queue(call, name, record, minutes),
-            "oldest_available_at": oldest[1].job.enqueued_at if oldest else None,
-            "configuration": {},
-        }
-    )
+    return {
+        **_queue(call, name, record, minutes, config),
+        "oldest_available_at": oldest[1].job.enqueued_at if oldest else None,
+        "configuration": queues.in_force(call, config),
+    }
 
 
-def _queue(call: Call, name: str, record: QueueRecord | None, minutes: list[Minute]) -> dict[str, Any]:
-    shown = queues.shape(name, record, call.ctx.started_ms)
+def _queue(
+    call: Call, name: str, record: QueueRecord | None, minutes: list[Minute], config: ConfigRecord | None
+) -> dict[str, Any]:
+    shown = queues.shape(name, record, config, call.ctx.started_ms)
     hour = queues.last_hour(minutes)
     return {
         **shown,
-        "state": shown["status"],
         "throughput": {**_throughput(minutes, stamp.now_ms()), **hour},
         "latency_ms": {"avg": hour["avg_duration_ms"]},
     }

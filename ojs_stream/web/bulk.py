@@ -20,10 +20,10 @@ from ojs_stream.core.validation import BulkJobs, parse_bulk
 from ojs_stream.errors import RefusedError, UnavailableError
 from ojs_stream.web.addressing import homes_of
 from ojs_stream.web.answer import Answer
-from ojs_stream.web.enqueuing import NO_JOB, decider_of, jobs_of, name_state, submit_jobs, taken_ids
+from ojs_stream.web.enqueuing import NO_JOB, decider_of, headers_of, jobs_of, name_state, submit_jobs, taken_ids
 from ojs_stream.web.middleware import Call, Handler
 from ojs_stream.web.problems import problem_of
-from ojs_stream.web.replays import Replay, replay_of, told
+from ojs_stream.web.replays import Replay, replay_of
 
 BULK_S = 6.0
 """A change by filter goes on for so long; ``more`` says that jobs are left."""
@@ -123,7 +123,7 @@ async def _item(call: Call, outcome: Outcome, place: int, raw: bytes) -> Item:
 def _summed_up(call: Call, items: list[Item], outcome: Outcome | None = None) -> Answer:
     failed = sum(item["status"] == "failed" for item in items)
     sums = {"total": len(items), "succeeded": len(items) - failed, "failed": failed, "items": items}
-    headers = {"x_ojs_batch_size": str(len(items)), **(told(outcome) if outcome is not None else {})}
+    headers = {"x_ojs_batch_size": str(len(items)), **(headers_of(outcome) if outcome is not None else {})}
     if failed == len(items):
         refusal = RefusedError("bulk_failed", "No job was stored; items has the reason of each.")
         return _refused(call, refusal, sums, headers)

@@ -11,7 +11,8 @@ from ojs_stream.core.records import JobRecord, public_json
 from ojs_stream.core.unique import deciding_home
 from ojs_stream.errors import RefusedError, UnavailableError
 from ojs_stream.web.middleware import Call
-from ojs_stream.web.replays import NO_REPLAY, Replay
+from ojs_stream.web.problems import depth_headers
+from ojs_stream.web.replays import NO_REPLAY, Replay, told
 from ojs_stream.web.responses import id_of
 
 NO_JOB = b"null"
@@ -98,3 +99,9 @@ async def jobs_of(call: Call, outcome: Outcome) -> list[bytes]:
         else:
             raise UnavailableError(f"job {job_id} with the same unique key is coming or going, repeat")
     return raws
+
+
+def headers_of(outcome: Outcome) -> dict[str, str]:
+    """Whether it is the answer of a request before, and a warning of a queue that is nearly full."""
+    about = outcome.data.get("pressure")
+    return {**told(outcome), **(depth_headers(about) if about else {})}

@@ -14,10 +14,10 @@ from ojs_stream.store.queries import JobFilter
 from ojs_stream.store.scans import Found, Page
 from ojs_stream.web.addressing import find_job, submit_to_job
 from ojs_stream.web.answer import Answer
-from ojs_stream.web.enqueuing import jobs_of, submit_jobs
+from ojs_stream.web.enqueuing import headers_of, jobs_of, submit_jobs
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.paging import pagination_of
-from ojs_stream.web.replays import replay_of, told
+from ojs_stream.web.replays import replay_of
 from ojs_stream.web.requests import page_of, states_of
 from ojs_stream.web.responses import API, id_of, job_body, jobs_body, page_body, with_fields
 
@@ -28,7 +28,7 @@ async def enqueue(call: Call) -> Answer:
     job = parse_job(body, call.site.rules, call.site.new_job_id)
     outcome = await submit_jobs(call, (job,), batch=False, replay=replay_of(call, "jobs", body))
     (raw,) = await jobs_of(call, outcome)
-    headers = {"location": f"{API}/jobs/{id_of(raw)}", **told(outcome)}
+    headers = {"location": f"{API}/jobs/{id_of(raw)}", **headers_of(outcome)}
     if "existing" in outcome.data:
         return call.answer(with_fields(job_body(raw), deduplicated=True), 200, **headers)
     return call.answer(job_body(raw), 201, **headers)
@@ -42,7 +42,7 @@ async def enqueue_batch(call: Call) -> Answer:
     body = await call.body()
     jobs = parse_batch(body, call.site.rules, call.site.new_job_id)
     outcome = await submit_jobs(call, jobs, batch=True, replay=replay_of(call, "batch", body))
-    return call.answer(jobs_body(await jobs_of(call, outcome), counted=True), 201, **told(outcome))
+    return call.answer(jobs_body(await jobs_of(call, outcome), counted=True), 201, **headers_of(outcome))
 
 
 async def get(call: Call) -> Answer:

@@ -109,7 +109,7 @@ class Call:
 
     def answer(self, body: bytes, status: int = 200, **headers: str) -> Answer:
         """A JSON answer from its bytes; ``retry_after="1"`` becomes ``Retry-After: 1``."""
-        more = {name.replace("_", "-").title(): value for name, value in headers.items()}
+        more = {name if "-" in name else name.replace("_", "-").title(): value for name, value in headers.items()}
         return respond(body, self.request_id, sdk=self.sdk, status=status, headers=more)
 
     def json(self, value: Any, status: int = 200, **headers: str) -> Answer:

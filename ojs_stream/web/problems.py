@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -37,8 +38,10 @@ _RULES: dict[str, _Rule] = {
     "BATCH_SIZE_EXCEEDED": _Rule(413, "Split the batch."),
     "RESULT_TOO_LARGE": _Rule(413, "Store the result elsewhere and acknowledge with a reference to it."),
     "UnsupportedCompression": _Rule(415, "Compress with gzip, or do not compress."),
-    "unsupported": _Rule(422, "Use version 1.0 of the specification."),
+    "unsupported": _Rule(422, "Use version 1.0 of the specification, and what the manifest says this server can."),
     "bulk_failed": _Rule(422, "Correct the jobs that items names, then send them again."),
+    "queue_draining": _Rule(422, "Use another queue, or resume this one."),
+    "JOB_TYPE_NOT_ALLOWED": _Rule(422, "Use a queue that takes this type, or change its allowed_job_types."),
     "rate_limited": _Rule(429, "Wait for the seconds in Retry-After, then repeat."),
     "QUEUE_FULL": _Rule(429, "Wait for the seconds in Retry-After, then repeat."),
     "internal_error": _Rule(500, "This is a defect of the server: report it with the request id."),
@@ -91,6 +94,8 @@ def problem_of(error: Exception, request_id: str) -> Problem:
     if isinstance(error, RefusedError):
         status = status_of(error.code, error.kind)
         headers = {"Retry-After": RETRY_AFTER_S} if status in (429, 503) else {}
+        if error.code == "QUEUE_FULL":
+            headers |= depth_headers(error.details)
         return Problem(status, _envelope(error, request_id), headers)
     if isinstance(error, UnavailableError):
         details: dict[str, Any] = {"unknown": True} if error.unknown else {}
@@ -100,6 +105,12 @@ def problem_of(error: Exception, request_id: str) -> Problem:
         return _from_aiohttp(error, request_id)
     refused = RefusedError("internal_error", "the server failed while it handled this request")
     return Problem(500, _envelope(refused, request_id), {})
+
+
+def depth_headers(about: Mapping[str, Any]) -> dict[str, str]:
+    """How full a bounded queue is (OJS.md 6.3)."""
+    names = {"depth": "X-OJS-Queue-Depth", "bound": "X-OJS-Queue-Bound", "pressure": "X-OJS-Queue-Pressure"}
+    return {header: str(about[name]) for name, header in names.items() if name in about}
 
 
 def parser_problem(status: int, message: str, request_id: str) -> Problem:

@@ -7,7 +7,19 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from ojs_stream.web import admin, bulk, dead_letter, events, fetching, jobs, queues, system, unique_jobs, workers
+from ojs_stream.web import (
+    admin,
+    bulk,
+    dead_letter,
+    events,
+    fetching,
+    jobs,
+    queue_admin,
+    queues,
+    system,
+    unique_jobs,
+    workers,
+)
 from ojs_stream.web.answer import Answer
 from ojs_stream.web.context import CONTEXT, Context
 from ojs_stream.web.middleware import Call, Handler, Site, guarded
@@ -88,6 +100,13 @@ def _queue_routes() -> list[Route]:
         Route("GET", f"{one}/priority-stats", queues.priority_stats, "queues_priority_stats"),
         Route("POST", f"{one}/pause", queues.pause, "queues_pause"),
         Route("POST", f"{one}/resume", queues.resume, "queues_resume"),
+        Route("POST", f"{one}/drain", queues.drain, "queues_drain"),
+        Route("POST", f"{API}/queues", queue_admin.create, "queues_create"),
+        Route("PUT", one, queue_admin.put),
+        Route("GET", f"{one}/config", queue_admin.get_config, "queues_config"),
+        Route("PUT", f"{one}/config", queue_admin.put_config),
+        Route("POST", f"{one}/purge", queue_admin.purge, "queues_purge"),
+        Route("DELETE", one, queue_admin.delete, "queues_delete"),
     ]
 
 
@@ -100,6 +119,8 @@ def _admin_routes() -> list[Route]:
         Route("GET", f"{base}/queues/{{name}}", admin.get_queue, "admin_queues_get"),
         Route("POST", f"{base}/queues/{{name}}/pause", admin.pause_queue, "admin_queues_pause"),
         Route("POST", f"{base}/queues/{{name}}/resume", admin.resume_queue, "admin_queues_resume"),
+        Route("PUT", f"{base}/queues/{{name}}/config", queue_admin.put_admin_config, "admin_queues_config"),
+        Route("DELETE", f"{base}/queues/{{name}}/jobs", queue_admin.purge_admin, "admin_queues_purge"),
         Route("GET", f"{base}/jobs", admin.list_jobs, "admin_jobs"),
         Route("GET", f"{base}/jobs/{{id}}", admin.get_job, "admin_jobs_get"),
         Route("PATCH", f"{base}/jobs/{{id}}", jobs.reprioritize, "admin_jobs_priority"),

@@ -72,7 +72,7 @@ def manifest_of(endpoints: dict[str, str], call: Call) -> dict[str, Any]:
         "backend": "kafka+redis",
         "capabilities": _capabilities(endpoints),
         "unique_job_strength": "strong",
-        "extensions": ["dead-letter"] if "dead_letter_list" in endpoints else [],
+        "extensions": [name for name, endpoint in _EXTENSIONS.items() if endpoint in endpoints],
         "endpoints": endpoints,
         "payload_limits": {
             "max_envelope_bytes": limits.envelope_bytes_max,
@@ -91,6 +91,14 @@ def manifest_of(endpoints: dict[str, str], call: Call) -> dict[str, Any]:
     }
 
 
+_EXTENSIONS = {
+    "dead-letter": "dead_letter_list",
+    "queue-config": "queues_config",
+    "backpressure": "admin_queues_config",
+}
+"""Extensions of the specification -> the endpoint without which there is none."""
+
+
 def _capabilities(endpoints: dict[str, str]) -> dict[str, bool]:
     """A capability is true only if its endpoints are there; the rest of the job life is part of level 1."""
     by_endpoint = {
@@ -107,6 +115,8 @@ def _capabilities(endpoints: dict[str, str]) -> dict[str, bool]:
         "schema_validation": "schemas_list",
         "progress": "workers_progress",
         "queue_pause": "queues_pause",
+        "queue_config": "queues_config",
+        "backpressure": "admin_queues_config",
         "worker_registry": "workers_list",
     }
     found = {name: endpoint in endpoints for name, endpoint in by_endpoint.items()}

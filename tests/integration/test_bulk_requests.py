@@ -102,22 +102,26 @@ async def all_or_none(both: Both, server: RedisHandle, namespace: str) -> None:
     queues = [next(f"b{n}" for n in range(1_000) if home_of(f"b{n}", HOMES) == home) for home in range(HOMES)]
     for queue in queues:
         await configure(server, namespace, queue, max_size=1)
-    taken = (await both.ok("POST", "/jobs", job_in("elsewhere", id=new_id(both.dice)), status=201))["id"]
     mine = [new_id(both.dice) for _ in queues]
-    for last, code in ((taken, "duplicate"), (mine[-1], "QUEUE_FULL")):
-        ids = [*mine[:-1], last]
-        jobs = [job_in(queue, id=one) for queue, one in zip(queues, ids, strict=True)]
-        if code == "QUEUE_FULL":
-            await both.ok("POST", "/jobs", job_in(queues[-1]), status=201)
-        for path, status in (("/jobs/batch", 409 if code == "duplicate" else 429), ("/jobs/bulk", 422)):
-            answer = await both.ask("POST", path, {"jobs": jobs, "atomicity": "atomic"}, key=f"{path} {code}")
+    taken, locked = new_id(both.dice), {"type": "bulk.locked", "unique": {"keys": ["type"]}}
+    for stored in (job_in("elsewhere", id=taken), {**job_in("elsewhere"), **locked}, job_in(queues[-1])):
+        await both.ok("POST", "/jobs", stored, status=201)
+    free = next(f"c{n}" for n in range(1_000) if home_of(f"c{n}", HOMES) == HOMES - 1)
+    impossible = [
+        (409, "duplicate", job_in(free, id=taken)),
+        (409, "duplicate", {**job_in(free, id=mine[-1]), **locked}),
+        (429, "QUEUE_FULL", job_in(queues[-1], id=mine[-1])),
+    ]
+    jobs = [job_in(queue, id=one) for queue, one in zip(queues[:-1], mine[:-1], strict=True)]
+    for number, (refused, code, last) in enumerate(impossible):
+        for path, status in (("/jobs/batch", refused), ("/jobs/bulk", 422)):
+            wanted = {"jobs": [*jobs, last], "atomicity": "atomic"}
+            answer = await both.ask("POST", path, wanted, key=f"{path} {number}")
             assert answer.status == status, str(answer)
         assert [item["error"]["code"] for item in answer.body["items"]] == ["bulk_failed"] * 7 + [code]
         for queue in queues[:-1]:
             assert await both.counts(queue) == {}
-    made = await both.ask(
-        "POST", "/jobs/batch", {"jobs": [job_in(q, id=one) for q, one in zip(queues[:-1], mine, strict=False)]}
-    )
+    made = await both.ask("POST", "/jobs/batch", {"jobs": jobs})
     assert made.status == 201, str(made)
 
 

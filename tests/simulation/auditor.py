@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 from tests.simulation.clients import ARGS, Asked
@@ -31,17 +32,6 @@ STEPS: dict[str, dict[str, str]] = {
     "cancelled": {},
 }
 RUNNABLE = ("available", "active", "scheduled", "retryable")
-
-
-def unique_clashes(dumps: Iterable[dict[str, Any]]) -> set[str]:
-    """Pairs of unique jobs of one fingerprint that are in their states at once, but for those that came back."""
-    holding: dict[str, list[str]] = defaultdict(list)
-    for dump in dumps:
-        for job_id, record in jobs(dump).items():
-            rule = record["ctl"].get("unique")
-            if rule and record["job"]["state"] in rule["states"] and not record["ctl"].get("replays"):
-                holding[rule["key"]].append(job_id)
-    return {f"{key}: {sorted(ids)}" for key, ids in holding.items() if len(ids) > 1}
 
 
 class Audit:
@@ -249,6 +239,31 @@ class Audit:
             low = asked[job_id]["ok"]
             if not low <= found <= low + asked[job_id]["unknown"]:
                 self.problems.append(f"job {job_id} was revived {found} times, the answers were {asked[job_id]}")
+
+    def uniques(self) -> list[str]:
+        """No unique job is stored while another one of its fingerprint is in its states.
+
+        By the times of the events: the clock of the log must never have been set. A replaced job may see its
+        successor, and one that came back from the dead was never asked.
+        """
+        lives: dict[str, tuple[str, str]] = {}
+        replaced: set[str] = set()
+        for event in sorted(self._job_events(), key=lambda event: event["time"]):
+            job_id = event["subject"]
+            begun, _ = lives.get(job_id, (event["time"], ""))
+            lives[job_id] = begun, event["time"]
+            if event["data"].get("reason", "").startswith("replaced by another job"):
+                replaced.add(job_id)
+        holding: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+        for job_id, record in self._stored.items():
+            if record["ctl"].get("unique") and not record["ctl"].get("replays") and job_id not in replaced:
+                holding[record["ctl"]["unique"]["key"]].append((*lives[job_id], job_id))
+        return [
+            f"unique jobs {one[2]} and {other[2]} have lived side by side"
+            for same in holding.values()
+            for one, other in pairwise(sorted(same))
+            if other[0] < one[1]
+        ]
 
     def _bytes(self) -> None:
         for dump in self._dumps:

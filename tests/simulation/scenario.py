@@ -14,7 +14,7 @@ from ojs_stream.core.world import system_command
 from ojs_stream.log.codec import encode_pack
 from ojs_stream.log.producer import Record
 from ojs_stream.store.memory import MemoryStore
-from tests.simulation.auditor import RUNNABLE, Audit, unique_clashes
+from tests.simulation.auditor import RUNNABLE, Audit
 from tests.simulation.clients import Asked, Client, History
 from tests.simulation.clock import Clock, StuckError, VirtualLoop, patched
 from tests.simulation.cluster import Cluster, task_factory
@@ -50,6 +50,7 @@ class Scenario:
         self.homes = self.rng.choice((1, 2, 3, 4))
         self.history = History()
         self._note = self.result.journal
+        self._clock_was_set = False
 
     def run(self) -> Result:
         """The whole run, in no time."""
@@ -158,6 +159,7 @@ class Scenario:
 
     def _step_clocks(self) -> None:
         steps = (0, -5_000, -300, 300, 5_000, 60_000, -HOUR_MS, HOUR_MS)
+        self._clock_was_set = True
         self.clock.step(self.rng.choice(steps), self.rng.choice(steps))
 
     def _outage(self) -> None:
@@ -186,14 +188,8 @@ class Scenario:
 
     async def _drain(self, client: Client) -> None:
         until = self.loop.time() + DRAIN_S
-        clashes: set[str] | None = None
         while self.loop.time() < until:
             await client.drain_once()
-            # What a message will end does not last from one look to the next.
-            found = unique_clashes(await self._dumps())
-            if clashes and clashes & found:
-                self.result.problems.append(f"unique jobs stand side by side: {clashes & found}")
-            clashes = found
             if not any(
                 record["job"]["state"] in RUNNABLE
                 for dump in await self._dumps()
@@ -248,7 +244,10 @@ class Scenario:
         topics = {**self.net.topics}
         for home in range(self.homes):
             topics[f"{NAMESPACE}.commands", home] = logs[home][: applied[home] + 1]
-        self.result.problems += Audit(topics, dumps, self.history.lines).run()
+        audit = Audit(topics, dumps, self.history.lines)
+        self.result.problems += audit.run()
+        if not self._clock_was_set:
+            self.result.problems += audit.uniques()
         await self._replay(topics, dumps)
         for entry in self._note:
             if entry["level"] in ("error", "exception", "critical"):

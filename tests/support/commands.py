@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from typing import Any
 
@@ -12,28 +13,40 @@ from ojs_stream.core.commands import (
     Ack,
     Activate,
     Beat,
+    Bulk,
     Cancel,
     Command,
+    Configure,
     DeleteDead,
+    DeleteQueue,
     Direct,
+    Drain,
     Enqueue,
     Extend,
     GiveBack,
+    NewJob,
     Pause,
     Promote,
+    Purge,
     RemoveWorker,
+    Reprioritize,
     Reset,
     Resume,
     RetryDead,
+    RetryJob,
     Tick,
 )
+from ojs_stream.core.config_body import parse_config_body
 from ojs_stream.core.homes import home_of
+from ojs_stream.core.names import DEFAULT_CONFIG
 from ojs_stream.core.records import Retention, UniqueRule
+from ojs_stream.core.states import STATES
 from tests.support.builders import MINUTE, SECOND, Fold, claim, command, enqueue, job, nack, policy, tick, unique
 
 Step = tuple[int, int | None, Command]
 QUEUES = ("alpha", "beta", "gamma")
 WORKERS = ("w1", "w2", "wö:3")
+KEYS = ("key 1", "key 2")
 IDS = 16
 SHORT = Retention(10 * SECOND, 20 * SECOND, 30 * SECOND, 40 * SECOND)
 
@@ -84,6 +97,11 @@ def _jobs(homes: int) -> st.SearchStrategy[Any]:
     return st.builds(build, st.integers(0, IDS - 1), options)
 
 
+def _repeatable(jobs: list[NewJob], key: str, partial: bool) -> Enqueue:
+    """An enqueue under a key that others of the history use too, with the same or with another body."""
+    return structs.replace(enqueue(*jobs), replay=key, body=str(len(jobs)), partial=partial)
+
+
 def _rules(homes: int) -> list[UniqueRule]:
     """Two fingerprints under rules of every kind."""
     kinds: list[dict[str, Any]] = [
@@ -93,6 +111,25 @@ def _rules(homes: int) -> list[UniqueRule]:
         {"period_ms": 2 * SECOND},
     ]
     return [unique(key, homes=homes, **kind) for key, kind in zip("aabb", kinds, strict=True)]
+
+
+_CONFIGS: list[dict[str, Any]] = [
+    {"max_size": 3},
+    {"default_timeout": 4, "retention": "5s", "default_retry": {"max_attempts": 3}},
+    {"max_size": None, "allowed_job_types": ["email.*"]},
+]
+
+
+def _configure(queue: str, fields: dict[str, Any]) -> Command:
+    body = parse_config_body(queue, json.dumps(fields).encode())
+    return command(Configure, queue=queue, config=body.config, names=body.names)
+
+
+def _delete(queue: str, target: str) -> Command:
+    """Moved to another queue, or discarded where both are the same."""
+    if queue == target:
+        return command(DeleteQueue, queue=queue, strategy="discard")
+    return command(DeleteQueue, queue=queue, strategy="move", target=target)
 
 
 def _commands(homes: int) -> st.SearchStrategy[Command]:
@@ -113,12 +150,22 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
     return st.one_of(
         st.builds(lambda jobs: enqueue(*jobs), new),
         st.builds(lambda jobs: enqueue(*jobs), new),
+        st.builds(_repeatable, new, st.sampled_from(KEYS), st.booleans()),
         claims,
         claims,
         st.builds(lambda one: command(Ack, job_id=one, result=Raw(b'{"ok":1}')), ids),
         st.builds(lambda one, fields: nack(one, **fields), ids, failures),
         st.builds(lambda one: command(Cancel, job_id=one), ids),
         st.builds(lambda one: command(Activate, job_id=one), ids),
+        st.builds(lambda one: command(RetryJob, job_id=one), ids),
+        st.builds(
+            lambda one, level: command(Reprioritize, job_id=one, priority=level), ids, st.sampled_from((-9, 7))
+        ),
+        st.builds(
+            lambda action, some: command(Bulk, action=action, job_ids=some, states=STATES),
+            st.sampled_from(("cancel", "retry", "delete")),
+            some_ids,
+        ),
         st.builds(lambda one: command(Promote, job_id=one, attempt=1), ids),
         st.builds(
             lambda one, queue: command(RetryDead, job_id=one, queue=queue), ids, st.sampled_from(("", *QUEUES))
@@ -128,6 +175,10 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
         st.builds(lambda some, worker: command(GiveBack, worker_id=worker, job_ids=some), some_ids, workers),
         st.builds(lambda queue: command(Pause, queue=queue), queues),
         st.builds(lambda queue: command(Resume, queue=queue), queues),
+        st.builds(lambda queue: command(Drain, queue=queue), queues),
+        st.builds(_configure, st.sampled_from((DEFAULT_CONFIG, *QUEUES)), st.sampled_from(_CONFIGS)),
+        st.builds(lambda queue, state: command(Purge, queue=queue, state=state), queues, st.sampled_from(STATES)),
+        st.builds(_delete, queues, queues),
         st.builds(
             lambda worker, state: command(Beat, worker_id=worker, state=state, dead_after_ms=3_000, keep_ms=9_000),
             workers,

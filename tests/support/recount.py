@@ -56,8 +56,7 @@ def _wanted(dump: Dump) -> dict[str, dict[str, int]]:
         wanted["due:reap"][f"worker:{worker_id}"] = worker["beat"] + patience
     wanted["due:reap"].update(_deadlines(dump))
     _want_locks(dump, wanted)
-    for name in _kind(dump, "queue"):
-        wanted["queues"][name] = 0
+    _want_queues(dump, wanted)
     return {name: content for name, content in wanted.items() if content}
 
 
@@ -76,6 +75,14 @@ def _want_locks(dump: Dump, wanted: dict[str, dict[str, int]]) -> None:
         ends = [one["created"] + one["period_ms"] for one in holders if one.get("period_ms")]
         if ends:
             wanted["due:reap"][f"lock:{key}"] = min(ends)
+
+
+def _want_queues(dump: Dump, wanted: dict[str, dict[str, int]]) -> None:
+    for name, queue in _kind(dump, "queue").items():
+        if not queue.get("deleted"):
+            wanted["queues"][name] = 0
+        if queue.get("ending"):
+            wanted["due:reap"][f"queue:{name}"] = queue["ending"]["look_at"]
 
 
 def _place(job: dict[str, Any], ctl: dict[str, Any]) -> int:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ojs_stream.agents import bulk
-from ojs_stream.agents.bulk import BulkAgent, BulkRecord
+from ojs_stream.agents import bulk, holding
+from ojs_stream.agents.bulk import BulkAgent, BulkRecord, Lookups
 from ojs_stream.core.commands import Enqueue
 from ojs_stream.core.outcomes import Outcome
+from ojs_stream.core.records import ConfigRecord
 from ojs_stream.core.validation import Rules
 from ojs_stream.errors import RefusedError, UnavailableError
 from ojs_stream.log.producer import Record
 from ojs_stream.log.topics import Topics
+from ojs_stream.store.queue_reads import Standing
 from tests.support.builders import KEEP, client_id, server_id
 
 
@@ -28,6 +30,11 @@ class Bench:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(bulk, "RETRY_S", 0.0)
         monkeypatch.setattr(bulk, "GATHER_S", 0.0)
+        monkeypatch.setattr(holding, "LOOK_S", 0.0)
+        self.depths: dict[str, int] = {}
+        self.configs: dict[str, ConfigRecord] = {}
+        self.looks = 0
+        self.at_look: Callable[[int], None] = lambda _number: None
         self.troubles: list[BaseException] = []
         self.applied: list[int] = []
         self.dead: list[dict[str, Any]] = []
@@ -39,7 +46,7 @@ class Bench:
             homes=1,
             rules=Rules(retention=KEEP),
             submit_pack=self._submit,
-            find=self._find,
+            lookups=Lookups(self._find, self._standings),
             sender=self,
             topics=Topics("t"),
         )
@@ -53,7 +60,15 @@ class Bench:
         if self.too_large & {command.number for command in commands}:
             raise RefusedError("PayloadTooLarge", "too large for the log")
         self.applied += [command.number - 1 for command in commands]
+        for command in commands:
+            queue = command.jobs[0].queue
+            self.depths[queue] = self.depths.get(queue, 0) + 1
         return [Outcome() for _ in commands]
+
+    async def _standings(self, queues: Sequence[str]) -> dict[str, Standing]:
+        self.looks += 1
+        self.at_look(self.looks)
+        return {name: Standing(self.depths.get(name, 0), self.configs.get(name)) for name in queues}
 
     async def _find(self, job_ids: list[str]) -> dict[str, Any]:
         return {job_id: (0, self.jobs[job_id]) for job_id in job_ids if job_id in self.jobs}
@@ -144,3 +159,56 @@ async def test_the_id_of_a_server_made_job_is_refused(bench: Bench) -> None:
     await bench.work()
     assert bench.applied == [1]
     assert [dead["reason"].partition(":")[0] for dead in bench.dead] == ["duplicate"]
+
+
+async def test_a_full_queue_holds_what_comes_and_all_behind_it(bench: Bench) -> None:
+    bench.configs["mail"] = ConfigRecord(name="mail", max_size=2)
+    seen: list[list[int]] = []
+
+    def worker(number: int) -> None:
+        seen.append(list(bench.applied))
+        if number == 4:
+            bench.depths["mail"] = 1
+
+    bench.at_look = worker
+    await bench.give(*[envelope(queue="mail")] * 3, envelope(queue="other"))
+    await bench.work()
+    assert seen[1:4] == [[0, 1]] * 3, "two find room, the third waits, and so does another queue's"
+    assert bench.applied == bench.acked == [0, 1, 2, 3]
+    assert bench.dead == []
+
+
+async def test_a_draining_queue_holds_until_it_is_resumed(bench: Bench) -> None:
+    bench.configs["mail"] = ConfigRecord(name="mail", draining=True)
+    await bench.give(envelope(queue="mail"))
+    await bench.work()
+    assert bench.applied == bench.acked == bench.dead == []
+    assert bench.looks > 3
+
+    def resume(_number: int) -> None:
+        bench.configs.clear()
+
+    bench.at_look = resume
+    await bench.give(envelope(queue="mail"))
+    await bench.work()
+    assert bench.applied == [1], "the first was taken by the run that was stopped: Kafka has it still"
+
+
+async def test_reads_that_fail_hold_as_well(bench: Bench) -> None:
+    def fail(number: int) -> None:
+        if number < 3:
+            raise UnavailableError("Redis is away")
+
+    bench.at_look = fail
+    await bench.give(envelope())
+    await bench.work()
+    assert bench.applied == bench.acked == [0]
+
+
+async def test_a_type_that_the_queue_never_takes_is_buried(bench: Bench) -> None:
+    bench.configs["mail"] = ConfigRecord(name="mail", allowed_job_types=("email.*",))
+    await bench.give(envelope(queue="mail"), envelope(queue="mail", type="email.send"))
+    await bench.work()
+    assert bench.applied == [1]
+    assert bench.acked == [0, 1]
+    assert [dead["reason"].partition(":")[0] for dead in bench.dead] == ["JOB_TYPE_NOT_ALLOWED"]

@@ -37,7 +37,11 @@ def stored_ids(fold: Fold) -> set[str]:
 
 def reserved(fold: Fold) -> dict[str, int]:
     records = [json.loads(data) for dump in fold.dumps() for name, data in dump.items() if name[:6] == "queue:"]
-    return {record["name"]: record["reserved"] for record in records if record.get("reserved")}
+    return {
+        record["name"]: sum(len(places) for places in record["reserved"].values())
+        for record in records
+        if record.get("reserved")
+    }
 
 
 def held(fold: Fold) -> list[str]:

@@ -398,7 +398,19 @@ def test_a_job_under_a_period_does_not_take_its_lock_again_when_it_comes_back_to
     first = _start(jobs)
     jobs.fold.ticks(after=3 * SECOND)
     jobs.fold.do(nack(first, requeue=True))
+    assert not any(name.startswith("lock:") for dump in jobs.fold.dumps() for name in dump)
     assert jobs.free()
+
+
+@BOTH
+def test_a_dead_letter_that_was_replaced_and_comes_back_stands_against_new_jobs_again(homes: int) -> None:
+    jobs = Unique(homes, states=(*DEFAULT, "discarded"))
+    first = _dead(jobs)
+    second = jobs.put(on_conflict="replace")
+    jobs.fold.do(command(RetryDead, job_id=first))
+    jobs.fold.do(command(Cancel, job_id=second))
+    assert jobs.ask().details["existing_job_id"] == first
+    assert jobs.sound()
 
 
 # -- batches --------------------------------------------------------------------------------------------------
@@ -559,6 +571,7 @@ def test_a_job_can_be_replaced_only_when_its_home_has_it() -> None:
     jobs.ask(id=first)
     _deliver(jobs, "reserve")
     _deliver(jobs, "reserved")
+    _deliver(jobs, "settle")
     assert jobs.fold.find(first) is None
     assert jobs.ask(on_conflict="replace").code == "backend_error"
     jobs.fold.deliver_all()

@@ -17,17 +17,31 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web_runner import BaseRunner
 
 from ojs_stream import stamp
-from ojs_stream.core.commands import Ack, Cancel, Claim, Command, Enqueue, Extend, GiveBack, Nack, NewJob
+from ojs_stream.core.commands import (
+    Ack,
+    Bulk,
+    Cancel,
+    Claim,
+    Command,
+    Configure,
+    DeleteQueue,
+    Enqueue,
+    Extend,
+    GiveBack,
+    Nack,
+    NewJob,
+    Purge,
+)
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import Control, Job, JobRecord, Retention, WorkerRecord, public_json
+from ojs_stream.core.records import ConfigRecord, Control, Job, JobRecord, Retention, WorkerRecord, public_json
 from ojs_stream.core.retry import DEFAULT_POLICY
 from ojs_stream.core.selection import Filter
 from ojs_stream.errors import UnavailableError
 from ojs_stream.store.queries import JobFilter, Queries
 from ojs_stream.store.scans import Found, Page
 from ojs_stream.store.walks import Matches
-from ojs_stream.web import parser_errors, problems
+from ojs_stream.web import bulk, parser_errors, problems
 from ojs_stream.web.context import Context, Limits
 from ojs_stream.web.routes import routes_of, setup
 
@@ -105,6 +119,9 @@ class FakeWorkers:
 
 
 class FakeQueues:
+    def __init__(self) -> None:
+        self.own: dict[str, ConfigRecord] = {}
+
     async def names(self) -> list[str]:
         return ["default", "q"]
 
@@ -116,6 +133,12 @@ class FakeQueues:
 
     async def with_minutes(self, name: str, now_ms: int) -> tuple[None, list[Any]]:
         return None, []
+
+    async def own_configs(self, names: Sequence[str]) -> list[ConfigRecord | None]:
+        return [self.own.get(name) for name in names]
+
+    async def configs(self, names: Sequence[str]) -> list[ConfigRecord | None]:
+        return await self.own_configs(names)
 
 
 class FakeQueries:
@@ -284,6 +307,10 @@ WRONG: list[WrongRow] = [
     ("POST", "/ojs/v1/workers/ack", b'{"job_id":"zzz"}', {}, 404, "not_found"),
     ("GET", "/ojs/v1/queues/Bad_Name/stats", None, {}, 400, "invalid_request"),
     ("GET", "/ojs/v1/queues/unseen", None, {}, 404, "not_found"),
+    ("PUT", "/ojs/v1/queues/q/config", b'{"max":1}', {}, 400, "invalid_request"),
+    ("PUT", "/ojs/v1/queues/q/config", b'{"producers":["x"]}', {}, 422, "unsupported"),
+    ("DELETE", "/ojs/v1/queues/_default", b"{}", {}, 400, "invalid_request"),
+    ("DELETE", "/ojs/v1/admin/queues/q/jobs", b'{"states":["active"]}', {}, 400, "invalid_request"),
     ("GET", "/ojs/v1/workers/unseen", None, {}, 404, "not_found"),
     ("GET", "/ojs/v1/jobs?limit=x", None, {}, 400, "invalid_request"),
     ("GET", "/ojs/v1/jobs?state=lost", None, {}, 400, "invalid_request"),
@@ -308,6 +335,42 @@ async def test_a_wrong_method_names_the_right_ones(edge: Edge) -> None:
     _, body, headers = await edge.call("PUT", "/ojs/v1/jobs", {})
     assert headers["Allow"] == "GET, POST"
     assert body["error"]["details"]["allowed"] == ["GET", "POST"]
+
+
+async def test_a_full_queue_says_how_full_it_is(edge: Edge) -> None:
+    details = {"queue": "q", "depth": 5, "bound": 5, "strategy": "reject", "type": "a.b"}
+    edge.gateway.answers[Enqueue] = [Outcome(code="QUEUE_FULL", message="It is full.", details=details)]
+    status, body, headers = await edge.call("POST", "/ojs/v1/jobs", JOB)
+    check_envelope(body, "QUEUE_FULL")
+    assert (status, headers["Retry-After"]) == (429, "1")
+    assert (headers["X-OJS-Queue-Depth"], headers["X-OJS-Queue-Bound"]) == ("5", "5")
+    assert body["error"]["details"] == details
+
+
+async def test_the_template_is_configured_at_the_home_of_its_name(edge: Edge) -> None:
+    edge.queries.queues.own["_default"] = ConfigRecord(name="_default", max_size=5, version=1)
+    status, body, _ = await edge.call("PUT", "/ojs/v1/queues/_default/config", {"max_size": 5})
+    ((home, command),) = edge.gateway.sent
+    assert (status, home) == (200, home_of("_default", HOMES))
+    assert isinstance(command, Configure)
+    assert (command.names, command.config.max_size) == (("max_size",), 5)
+    assert (body["own"]["max_size"], body["config"]["default_timeout"], body["version"]) == (5, 1800, 1)
+
+
+async def test_a_purge_repeats_until_no_more_is_left(edge: Edge) -> None:
+    counts = [(1_000, True), (1_000, True), (7, False)]
+    edge.gateway.answers[Purge] = [Outcome(data={"purged": n, "more": more}) for n, more in counts]
+    asked = {"states": ["completed"], "confirm": True}
+    status, body, _ = await edge.call("DELETE", "/ojs/v1/admin/queues/q/jobs", asked)
+    assert (status, body["purged_count"], body["states"]) == (200, 2_007, ["completed"])
+
+
+@pytest.mark.parametrize(("gone", "status", "state"), [(True, 200, "deleted"), (False, 202, "draining")])
+async def test_a_deletion_says_whether_it_goes_on(edge: Edge, gone: bool, status: int, state: str) -> None:
+    edge.gateway.answers[DeleteQueue] = [Outcome(data={"jobs_affected": 3, "deleted": gone})]
+    asked = {"strategy": "move", "target_queue": "other"}
+    got, body, _ = await edge.call("DELETE", "/ojs/v1/queues/q", asked)
+    assert (got, body["state"], body["deleted"], body["target_queue"]) == (status, state, gone, "other")
 
 
 async def test_a_retry_policy_is_refused_with_422(edge: Edge) -> None:
@@ -745,3 +808,179 @@ async def test_a_claim_that_comes_too_late_gives_its_jobs_back(edge: Edge) -> No
     await asyncio.wait_for(given_back.wait(), 5)
     assert isinstance(edge.commands[-1], GiveBack)
     assert edge.commands[-1].job_ids == (CLIENT_ID,)
+
+
+# ------------------------------------------------------------------ unique jobs
+
+
+def _deduplicated(job_id: str, count: int = 1) -> Outcome:
+    existing = {str(place): job_id for place in range(count)}
+    return Outcome(jobs=(msgspec.Raw(b"null"),) * count, data={"existing": existing})
+
+
+async def test_an_ignored_job_is_answered_with_the_existing_one(edge: Edge) -> None:
+    edge.queries.stored[CLIENT_ID] = 3, record_of(CLIENT_ID, state="active")
+    edge.gateway.answers[Enqueue] = [_deduplicated(CLIENT_ID)]
+    status, body, headers = await edge.call("POST", "/ojs/v1/jobs", {**JOB, "unique": {"on_conflict": "ignore"}})
+    assert (status, body["deduplicated"], body["job"]["id"]) == (200, True, CLIENT_ID)
+    assert (body["job"]["state"], headers["Location"]) == ("active", f"/ojs/v1/jobs/{CLIENT_ID}")
+
+
+async def test_an_existing_job_that_is_nowhere_yet_is_asked_for_again(edge: Edge) -> None:
+    edge.gateway.answers[Enqueue] = [_deduplicated(CLIENT_ID)]
+    status, body, headers = await edge.call("POST", "/ojs/v1/jobs", {**JOB, "unique": {"on_conflict": "ignore"}})
+    assert (status, body["error"]["code"], headers["Retry-After"]) == (503, "backend_error", "1")
+
+
+async def test_in_a_batch_the_existing_job_stands_where_the_new_one_was_asked_for(edge: Edge) -> None:
+    edge.queries.stored[CLIENT_ID] = 3, record_of(CLIENT_ID)
+    edge.gateway.answers[Enqueue] = [_deduplicated(CLIENT_ID, 2)]
+    status, body, _ = await edge.call("POST", "/ojs/v1/jobs/batch", {"jobs": [JOB, JOB]})
+    assert (status, body["count"], [job["id"] for job in body["jobs"]]) == (201, 2, [CLIENT_ID] * 2)
+
+
+async def test_a_unique_job_is_decided_at_its_lock(edge: Edge) -> None:
+    unique = {"keys": ["args"]}
+    for queue in ("a", "b", "c"):
+        await edge.call("POST", "/ojs/v1/jobs", {**JOB, "queue": queue, "unique": unique})
+    homes = {home for home, _ in edge.gateway.sent}
+    assert len(homes) == 1
+    for command in edge.commands:
+        assert isinstance(command, Enqueue)
+        assert command.jobs[0].unique is not None
+        assert command.jobs[0].unique.home in homes
+
+
+async def test_a_duplicate_is_told_with_what_the_lock_knows(edge: Edge) -> None:
+    details = {"existing_job_id": CLIENT_ID, "existing_job_state": "scheduled", "unique_key": "f" * 64}
+    edge.gateway.answers[Enqueue] = [Outcome(code="duplicate", message="it is there", details=details)]
+    status, body, _ = await edge.call("POST", "/ojs/v1/jobs", {**JOB, "unique": {}})
+    assert (status, body["error"]["details"]) == (409, details)
+
+
+# ------------------------------------------------------------------ many jobs at once, requests that come again
+
+
+def changed(*done: str, missing: Sequence[str] = (), skipped: dict[str, str] | None = None) -> Outcome:
+    return Outcome(data={"done": list(done), "skipped": skipped or {}, "missing": list(missing)})
+
+
+async def test_ids_go_to_their_homes_and_a_strayed_one_to_where_it_is_found(edge: Edge) -> None:
+    here, there, stray = (stamp.new_job_id(home) for home in (1, 2, 3))
+    edge.queries.stored[stray] = (5, record_of(stray))
+    edge.gateway.answers[Bulk] = [changed(here), changed(skipped={there: "the job is active"})]
+    edge.gateway.answers[Bulk] += [changed(missing=[stray]), changed(stray)]
+    status, body, _ = await edge.call("POST", "/ojs/v1/jobs/bulk/cancel", {"job_ids": [here, there, stray]})
+    assert status == 200
+    assert [home for home, _ in edge.gateway.sent] == [1, 2, 3, 5]
+    assert (body["total_matched"], body["cancelled"], body["skipped"], body["failed"]) == (3, 2, 1, 0)
+    assert [item["job_id"] for item in body["items"]] == [here, there, stray]
+    assert [item["status"] for item in body["items"]] == ["cancelled", "skipped", "cancelled"]
+
+
+async def test_a_home_that_is_away_fails_its_jobs_alone(edge: Edge) -> None:
+    here, away = stamp.new_job_id(1), stamp.new_job_id(2)
+    edge.gateway.answers[Bulk] = [changed(here), UnavailableError("home 2 is away")]
+    status, body, _ = await edge.call("POST", "/ojs/v1/jobs/bulk/delete", {"job_ids": [here, away]})
+    assert (status, body["deleted"], body["failed"]) == (207, 1, 1)
+    assert body["errors"] == [{"job_id": away, "code": "backend_error", "message": "home 2 is away"}]
+
+
+async def test_when_nothing_could_be_asked_the_answer_is_503(edge: Edge) -> None:
+    edge.gateway.answers[Bulk] = [UnavailableError("away", retry_after_s=4)]
+    status, _, headers = await edge.call("POST", "/ojs/v1/jobs/bulk/retry", {"job_ids": [stamp.new_job_id(1)]})
+    assert (status, headers["Retry-After"]) == (503, "4")
+
+
+async def test_when_no_job_is_known_the_answer_is_422_with_an_envelope(edge: Edge) -> None:
+    lost = stamp.new_job_id(1)
+    edge.gateway.answers[Bulk] = [changed(missing=[lost])]
+    status, body, _ = await edge.call("POST", "/ojs/v1/jobs/bulk/retry", {"job_ids": [lost, "no id"]})
+    assert (status, body["error"]["code"], body["total_matched"]) == (422, "bulk_failed", 0)
+    assert {error["code"] for error in body["errors"]} == {"not_found"}
+
+
+async def test_a_filter_is_applied_in_portions_and_what_is_gone_meanwhile_does_not_count(edge: Edge) -> None:
+    pages = [[stamp.new_job_id(3) for _ in range(450)], [], [stamp.new_job_id(4)]]
+    edge.queries.pages = list(zip((3, 3, 4), pages, strict=True))
+    sizes = [pages[0][:200], pages[0][200:400], pages[0][400:]]
+    edge.gateway.answers[Bulk] = [*[changed(*ids) for ids in sizes], changed(missing=pages[2])]
+    body = {"filter": {"type": "a.*"}, "confirm": True}
+    status, body, _ = await edge.call("POST", "/ojs/v1/admin/jobs/bulk/cancel", body)
+    assert (status, body["action"], body["matched"], body["succeeded"], body["more"]) == (
+        200,
+        "cancel",
+        450,
+        450,
+        False,
+    )
+    assert [len(cast("Bulk", one).job_ids) for one in edge.commands] == [200, 200, 50, 1]
+    assert edge.queries.asked[0].states == ("available", "scheduled")
+
+
+async def test_a_filter_that_takes_too_long_says_that_more_is_left(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "BULK_S", -1.0)
+    job_id = stamp.new_job_id(3)
+    edge.queries.pages = [(3, [job_id]), (3, [stamp.new_job_id(3)])]
+    edge.gateway.answers[Bulk] = [changed(job_id)]
+    _, body, _ = await edge.call("POST", "/ojs/v1/jobs/bulk/cancel", {"filter": {"queue": "q"}})
+    assert (body["cancelled"], body["more"]) == (1, True)
+
+
+async def test_a_key_is_decided_at_its_own_home(edge: Edge) -> None:
+    status, _, headers = await edge.call("POST", "/ojs/v1/jobs", JOB, Idempotency_Key="mine")
+    ((home, command),) = edge.gateway.sent
+    assert isinstance(command, Enqueue)
+    assert (command.replay, len(command.body), home) == ("anonymous/jobs/mine", 64, home_of(command.replay, HOMES))
+    assert (status, "Idempotency-Replayed" in headers) == (201, False)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 257, "café"])
+async def test_a_key_that_is_no_plain_word_is_refused(edge: Edge, key: str) -> None:
+    status, body, _ = await edge.call("POST", "/ojs/v1/jobs", JOB, Idempotency_Key=key)
+    assert (status, body["error"]["code"], edge.gateway.sent) == (400, "invalid_request", [])
+
+
+async def test_a_repeat_is_answered_the_job_as_it_is_now_or_what_is_known_of_it(edge: Edge) -> None:
+    known, gone = stamp.new_job_id(1), stamp.new_job_id(1)
+    edge.queries.stored[known] = (1, record_of(known, state="completed"))
+    for job_id, state in ((known, "completed"), (gone, "available")):
+        head = b'{"id":"%s","type":"a.b","state":"available","queue":"q"}' % job_id.encode()
+        edge.gateway.answers[Enqueue] = [Outcome(jobs=(msgspec.Raw(head),), data={"replayed": True})]
+        status, body, headers = await edge.call("POST", "/ojs/v1/jobs", JOB, Idempotency_Key="mine")
+        assert (status, headers["Idempotency-Replayed"]) == (201, "true")
+        assert (body["id"], body["job"]["id"], body["job"]["state"]) == (job_id, job_id, state)
+
+
+async def test_a_chosen_id_that_is_there_already_may_be_the_first_of_these_requests(edge: Edge) -> None:
+    edge.queries.stored[CLIENT_ID] = (1, record_of(CLIENT_ID))
+    status, _, _ = await edge.call("POST", "/ojs/v1/jobs", JOB | {"id": CLIENT_ID}, Idempotency_Key="mine")
+    assert (status, edge.gateway.sent) == (409, [])
+    edge.queries.keys.add("anonymous/jobs/mine")
+    status, _, _ = await edge.call("POST", "/ojs/v1/jobs", JOB | {"id": CLIENT_ID}, Idempotency_Key="mine")
+    assert (status, len(edge.gateway.sent)) == (201, 1)
+
+
+async def test_the_header_wins_over_the_key_of_the_body(edge: Edge) -> None:
+    body = {"jobs": [JOB], "idempotency_key": "inside"}
+    await edge.call("POST", "/ojs/v1/jobs/bulk", body)
+    await edge.call("POST", "/ojs/v1/jobs/bulk", body, Idempotency_Key="outside")
+    keys = [cast("Enqueue", command).replay for command in edge.commands]
+    assert keys == ["anonymous/bulk/inside", "anonymous/bulk/outside"]
+
+
+async def test_an_atomic_bulk_request_with_a_bad_job_never_reaches_the_log(edge: Edge) -> None:
+    body = {"jobs": [JOB, {}, JOB], "atomicity": "atomic"}
+    status, body, _ = await edge.call("POST", "/ojs/v1/jobs/bulk", body)
+    assert (status, body["succeeded"], body["failed"], edge.gateway.sent) == (422, 0, 3, [])
+    assert [item["error"]["code"] for item in body["items"]] == ["bulk_failed", "invalid_request", "bulk_failed"]
+
+
+async def test_a_unique_job_that_is_there_already_is_a_duplicate_and_no_failure(edge: Edge) -> None:
+    edge.queries.stored[CLIENT_ID] = (1, record_of(CLIENT_ID))
+    told = Outcome(jobs=(msgspec.Raw(b"null"),), data={"existing": {"0": CLIENT_ID}})
+    edge.gateway.answers[Enqueue] = [told]
+    status, body, _ = await edge.call("POST", "/ojs/v1/jobs/bulk", {"jobs": [JOB]})
+    assert (status, body["items"][0]["status"], body["items"][0]["job"]["id"]) == (200, "duplicate", CLIENT_ID)

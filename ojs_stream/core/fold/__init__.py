@@ -14,6 +14,7 @@ import msgspec
 from ojs_stream.core import commands as c
 from ojs_stream.core.fold import (
     bulk,
+    deletion,
     enqueue,
     holds,
     home,
@@ -26,6 +27,7 @@ from ojs_stream.core.fold import (
     watchers,
     workers,
 )
+from ojs_stream.core.names import DEFAULT_CONFIG
 from ojs_stream.core.outcomes import Effect, Outcome
 from ojs_stream.core.records import Watcher, WatcherKind
 from ojs_stream.core.world import MINUTE_SLOTS, NeedMore, Needs, Savepoint, World, raw
@@ -74,6 +76,12 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.RetryDead: lifecycle.retry_dead,
     c.DeleteDead: lifecycle.delete_dead,
     c.Adopt: lifecycle.adopt,
+    c.Configure: queues.configure,
+    c.Configured: queues.configured,
+    c.Drain: queues.drain,
+    c.Purge: deletion.purge,
+    c.DeleteQueue: deletion.delete_queue,
+    c.EmptyQueue: deletion.empty_queue,
 }
 
 OBSERVERS: dict[WatcherKind, Callable[[World, Watcher, c.JobNote], None]] = {
@@ -146,7 +154,7 @@ def _outcome_of(world: World, command: c.AnyCommand, marked: Savepoint) -> Outco
         world.rollback(marked)
         outcome = Outcome(code=refusal.code, message=refusal.message, details=refusal.details)
         if isinstance(command, c.Enqueue):
-            enqueue.refused(world, command, refusal.message)
+            enqueue.refused(world, command, refusal)
     while world.observations:
         watcher, note = world.observations.pop(0)
         OBSERVERS[watcher.kind](world, watcher, note)
@@ -211,6 +219,7 @@ def needs_of(world: World, command: c.AnyCommand | c.BadCommand, now: int, needs
 def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) -> None:
     if command.replay:
         needs.records.add(("replay", command.replay))
+    needs.records.add(("config", DEFAULT_CONFIG))
     for job in command.jobs:
         needs.records.add(("config", job.queue))
         if world.home_of(job.queue) == world.home:
@@ -255,6 +264,7 @@ def _jobs_needs(_world: World, command: c.Extend, _now: int, needs: Needs) -> No
 
 def _queue_needs(_world: World, command: c.Pause, _now: int, needs: Needs) -> None:
     needs.records.add(("queue", command.queue))
+    needs.records.add(("config", command.queue))
 
 
 def _worker_needs(_world: World, command: c.Beat, _now: int, needs: Needs) -> None:
@@ -275,8 +285,7 @@ NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
     c.Extend: _jobs_needs,
     c.GiveBack: _jobs_needs,
     c.Bulk: _jobs_needs,
-    c.Pause: _queue_needs,
-    c.Resume: _queue_needs,
+    **dict.fromkeys((c.Pause, c.Resume, c.Drain, c.Configure, c.Purge, c.DeleteQueue, c.EmptyQueue), _queue_needs),
     c.Tick: _tick_needs,
     **dict.fromkeys((c.Beat, c.Direct, c.RemoveWorker), _worker_needs),
     **dict.fromkeys((c.Ack, c.Nack, c.Cancel, c.Activate, c.Promote, c.RetryDead, c.DeleteDead), _job_needs),

@@ -7,19 +7,21 @@ can be refused after the command is in the log.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Raw, structs
 
 from ojs_stream.core.commands import Cancel, Enqueue, Insert, NewJob, Release, Reserve, Reserved, Revise
+from ojs_stream.core.config import filled
 from ojs_stream.core.fold import holds, replays, revision, rooms
 from ojs_stream.core.fold.jobs import forget, insert
 from ojs_stream.core.fold.lifecycle import cancel_here
 from ojs_stream.core.fold.replays import NO_JOB
 from ojs_stream.core.fold.twins import Twins, first_state, settle_twins
 from ojs_stream.core.fold.watchers import tell_refused
-from ojs_stream.core.outcomes import Outcome
+from ojs_stream.core.outcomes import EventData, Outcome
 from ojs_stream.core.records import Control, Hold, Job, JobRecord, Stage, Verdict, own, public_json
 from ojs_stream.core.times import iso
 from ojs_stream.core.world import World, system_command
@@ -38,7 +40,7 @@ def enqueue(world: World, command: Enqueue) -> Outcome | None:
     a partial batch, ``refused`` (place -> code, message, details). ``replayed``: the answer of a command before.
     """
     known = replays.look(world, command)
-    return known.outcome if known is not None else _decide(world, command)
+    return known.outcome if known is not None else _decide(world, _with_defaults(world, command))
 
 
 def _decide(world: World, command: Enqueue) -> Outcome | None:
@@ -81,6 +83,15 @@ def _begin_stage(world: World, command: Enqueue, undivided: Stage, stage_id: str
         world.message(home, message)
 
 
+def _with_defaults(world: World, command: Enqueue) -> Enqueue:
+    """The command with what the configurations of its queues set: whoever stores a job sees it resolved."""
+    configs = {queue: rooms.config_of(world, queue) for queue in {new.queue for new in command.jobs}}
+    if not any(configs.values()):
+        return command
+    jobs = tuple(filled(new, config) if (config := configs[new.queue]) else new for new in command.jobs)
+    return structs.replace(command, jobs=jobs)
+
+
 def _undivided(needed: holds.Needed, verdicts: list[Verdict]) -> Stage:
     """What a stage would know, had one been needed: nobody else was asked."""
     return Stage(id="", command=NO_JOB, waiting=(), deadline=0, holds=needed, verdicts=tuple(verdicts))
@@ -103,10 +114,19 @@ def _refused_by(verdict: Verdict, command: Enqueue) -> RefusedError:
     return RefusedError(verdict.code, verdict.message, details=details)
 
 
-def refused(world: World, command: Enqueue, reason: str) -> None:
+def refused(world: World, command: Enqueue, refusal: RefusedError) -> None:
     """Nothing of the command is stored: who waits for its jobs is told."""
+    _tell_full(world, refusal.code, refusal.details)
     for new in command.jobs:
-        tell_refused(world, new, reason)
+        tell_refused(world, new, refusal.message)
+
+
+def _tell_full(world: World, code: str, details: Mapping[str, Any]) -> None:
+    """The event of a job that found no room."""
+    if code == "QUEUE_FULL":
+        queue = details["queue"]
+        data = EventData(queue=queue, job_type=details["type"], depth=details["depth"], bound=details["bound"])
+        world.emit("backpressure.rejected", queue, data)
 
 
 # -- stages ---------------------------------------------------------------------------------------------------
@@ -121,7 +141,8 @@ def reserved(world: World, command: Reserved) -> Outcome | None:
     stage = structs.replace(
         stage,
         waiting=tuple(home for home in stage.waiting if home != command.home),
-        verdicts=(*stage.verdicts, *(structs.replace(said, by=command.home) for said in command.verdicts)),
+        verdicts=(*stage.verdicts, *command.verdicts),
+        pressure=rooms.fuller(stage.pressure, command.pressure),
     )
     original = _decoder.decode(stage.command)
     refusal = None if original.partial else holds.refuses(stage.verdicts)
@@ -139,17 +160,14 @@ def abort_stage(world: World, stage: Stage, refusal: Verdict | None = None) -> N
     """Give back everything that is held and refuse the command."""
     command = _decoder.decode(stage.command)
     world.put(("stage", stage.id), None)
-    held = {
-        home: needed for home, needed in stage.holds.items() if refusal is None or home != refusal.by
-    }  # whoever refuses the whole command has kept nothing of it
-    holds.settle(world, held, stage.id, stored=False)
+    holds.settle(world, stage.holds, stage.id, stored=False)
     if refusal is not None:
         error = _refused_by(refusal, command)
-        outcome = Outcome(code=error.code, message=error.message, details=error.details)
     else:
         message = "What the jobs need could not be held in time; nothing was enqueued."
-        outcome = Outcome(code="backend_error", message=message)
-    refused(world, command, outcome.message)
+        error = RefusedError("backend_error", message)
+    refused(world, command, error)
+    outcome = Outcome(code=error.code, message=error.message, details=error.details)
     world.reply(command.submit, replays.keep(world, command, outcome))
 
 
@@ -197,13 +215,14 @@ def _place(world: World, command: Enqueue, stage: Stage) -> Outcome:
             actor=command.actor,
             request=command.request,
             jobs=tuple(jobs),
-            rooms=_rooms(stage.holds.get(home, ()), dropped),
             stage=stage.id,
             locks=tuple(further.get(home, ())),
         )
         world.message(home, insertion)
+    for verdict in judged.values():
+        _tell_full(world, verdict.code, verdict.details)
     awaits = sorted({verdict.coming for verdict in judged.values() if verdict.coming is not None})
-    return Outcome(jobs=tuple(stored), data=_told(command, judged), awaits=tuple(awaits))
+    return Outcome(jobs=tuple(stored), data=_told(world, command, stage, judged), awaits=tuple(awaits))
 
 
 def _judged(twins: Twins, verdicts: tuple[Verdict, ...]) -> dict[int, Verdict]:
@@ -267,14 +286,10 @@ def _settle(world: World, stage: Stage, dropped: set[int]) -> dict[int, list[Hol
     """
     if not stage.holds:
         return {}
-    empty = {(verdict.by, verdict.job) for verdict in stage.verdicts if verdict.code}
-    free = {
-        home: [hold for hold in held if hold.job in dropped and (home, hold.job) not in empty]
-        for home, held in stage.holds.items()
-    }
+    free = {home: [hold for hold in held if hold.job in dropped] for home, held in stage.holds.items()}
     holds.settle(world, free, stage.id, stored=False)
-    for queue, count in _rooms(stage.holds.get(world.home, ()), dropped).items():
-        rooms.give_back(world, queue, count)
+    for queue in sorted(rooms.names_of(stage.holds.get(world.home, ()))):
+        rooms.give_back(world, queue, stage.id)
     return _keep_locks(world, stage, dropped) if stage.id else {}
 
 
@@ -293,18 +308,12 @@ def _keep_locks(world: World, stage: Stage, dropped: set[int]) -> dict[int, list
     return further
 
 
-def _rooms(held: tuple[Hold, ...], dropped: set[int]) -> dict[str, int]:
-    """By queue how many of the stored jobs have room held in it."""
-    used: dict[str, int] = {}
-    for hold in held:
-        if hold.kind == "room" and hold.job not in dropped:
-            used[hold.name] = used.get(hold.name, 0) + 1
-    return used
-
-
-def _told(command: Enqueue, judged: dict[int, Verdict]) -> dict[str, Any]:
-    """``data`` of the outcome: what became of the jobs that were not simply stored."""
+def _told(world: World, command: Enqueue, stage: Stage, judged: dict[int, Verdict]) -> dict[str, Any]:
+    """``data`` of the outcome: what became of jobs that were not simply stored, and how full queues are."""
     data: dict[str, Any] = {}
+    pressure = rooms.fuller(rooms.pressure(world, stage.holds.get(world.home, ())), stage.pressure)
+    if pressure is not None:
+        data["pressure"] = structs.asdict(pressure)
     if command.rejected:
         data["rejected"] = {place: structs.asdict(said) for place, said in command.rejected.items()}
     for place, verdict in judged.items():
@@ -321,8 +330,9 @@ def insert_jobs(world: World, command: Insert) -> Outcome | None:
     """Message: jobs that another home has decided on. Their times are those of the first command."""
     for new in command.jobs:
         insert(world, new_record(world, new, world.origin))
-    for queue, count in command.rooms.items():
-        rooms.give_back(world, queue, count)
+    if command.stage:
+        for queue in sorted({new.queue for new in command.jobs}):
+            rooms.give_back(world, queue, command.stage)
     locks: dict[int, list[Hold]] = {}
     for hold in command.locks:
         assert hold.rule is not None

@@ -100,7 +100,8 @@ def holds_of(world: World, command: Enqueue, twins: Twins) -> Needed:
             lock = _hold(world, "lock", new.unique.key, place, new)
             needed.setdefault(new.unique.home, []).append(structs.replace(lock, rule=new.unique))
         if new.queue in bounded:
-            needed.setdefault(world.home_of(new.queue), []).append(_hold(world, "room", new.queue, place, new))
+            room = structs.replace(_hold(world, "room", new.queue, place, new), type=new.type)
+            needed.setdefault(world.home_of(new.queue), []).append(room)
     return {home: tuple(held) for home, held in needed.items()}
 
 
@@ -133,7 +134,7 @@ def take_all(world: World, holds: Sequence[Hold], stage: str, *, partial: bool) 
             continue
         verdict = _KINDS[hold.kind].take(world, hold, stage)
         if verdict is not None:
-            verdicts.append(structs.replace(verdict, by=world.home))
+            verdicts.append(verdict)
         if verdict is None or not verdict.code:
             taken.append(hold)
         elif not partial:
@@ -169,7 +170,13 @@ def reserve(world: World, command: Reserve) -> Outcome | None:
     verdicts = take_all(world, command.holds, command.stage, partial=command.partial)
     if not command.partial and refuses(verdicts):
         world.rollback(before)
-    answer = system_command(Reserved, stage=command.stage, home=world.home, verdicts=tuple(verdicts))
+    answer = system_command(
+        Reserved,
+        stage=command.stage,
+        home=world.home,
+        verdicts=tuple(verdicts),
+        pressure=rooms.pressure(world, command.holds),
+    )
     world.message(command.home, answer)
     return None
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
-from ojs_stream.core.commands import Release
-from ojs_stream.core.fold.watchers import is_watched, tell, tell_removed, tell_unstored
+from ojs_stream.core.commands import Adopt, Release
+from ojs_stream.core.fold.watchers import is_watched, tell, tell_removed, tell_unstored, watching_homes
 from ojs_stream.core.outcomes import Effect, EventData, Outcome
 from ojs_stream.core.records import (
     ERRORS_MAX,
@@ -20,7 +20,7 @@ from ojs_stream.core.records import (
     public_json,
 )
 from ojs_stream.core.retry import delay_ms
-from ojs_stream.core.states import is_legal
+from ojs_stream.core.states import STATES, State, is_legal
 from ojs_stream.core.times import iso
 from ojs_stream.core.world import World, raw, system_command
 from ojs_stream.errors import RefusedError
@@ -62,8 +62,11 @@ def legal(record: JobRecord, trigger: str) -> None:
 def ensure_queue(world: World, name: str) -> QueueRecord:
     """The queue's record; a queue exists from first sight on."""
     queue = world.queue(name)
-    if queue is None:
-        queue = QueueRecord(name=name, created_at=iso(world.now))
+    if queue is None or queue.deleted:
+        if queue is None:
+            queue = QueueRecord(name=name, created_at=iso(world.now))
+        else:
+            queue = structs.replace(queue, created_at=iso(world.now), deleted=False)
         world.put(("queue", name), queue)
     return queue
 
@@ -121,7 +124,7 @@ def announce(world: World, record: JobRecord, reason: str | None = None) -> None
         world.emit("job.enqueued", job.id, data, record)
     elif job.state == "scheduled":
         world.emit("job.scheduled", job.id, about(job, scheduled_at=job.scheduled_at), record)
-    else:
+    elif job.state == "pending":
         world.emit("job.pending", job.id, about(job), record)
 
 
@@ -236,11 +239,19 @@ def retry_later(world: World, record: JobRecord, failure: Failure, dice: float) 
 def discard(world: World, record: JobRecord, failure: Failure, *, dead: bool) -> JobRecord:
     """To ``discarded`` after a failure; ``dead`` puts it among the dead letters and into their topic."""
     noted = change(record, remember(world, record, failure), {})
-    failed(world, noted)
+    if record.job.state == "active":
+        failed(world, noted)
     moment = iso(world.now)
     moved = change(
         noted,
-        {"state": "discarded", "completed_at": moment, "discarded_at": moment, "worker_id": None},
+        {
+            "state": "discarded",
+            "completed_at": moment,
+            "discarded_at": moment,
+            "worker_id": None,
+            "next_attempt_at": None,
+            "next_retry_at": None,
+        },
         {"since": world.now, "dead": dead, "due": 0, "lease": 0, "timeout_at": 0},
     )
     store(world, moved)
@@ -287,11 +298,38 @@ def remove(world: World, record: JobRecord) -> None:
     if is_watched(record):
         tell_removed(world, record)
     world.put(("job", record.job.id), None)
+    queue = world.queue(record.job.queue)
+    if queue is not None and queue.deleted and is_unused(world, queue.name):
+        world.forget_queue(queue.name)
     for home in sorted(set(record.ctl.origins)):
         if home == world.home:
             forget(world, record.job.id)
         else:
             world.message(home, system_command(Release, ids=(record.job.id,)))
+
+
+def is_unused(world: World, queue: str) -> bool:
+    """Whether no job of the queue is left, in whatever state."""
+    return not any(world.count(queue, state) for state in STATES)
+
+
+def send_away(world: World, record: JobRecord, *, before: State | None) -> JobRecord:
+    """The job goes to the home of the queue that its record names; a note of where it went stays here.
+
+    It passes by the homes of its watchers: what its next home tells them comes after what this one has told.
+    """
+    home = world.home_of(record.job.queue)
+    watching = sorted(watching_homes(record) - {world.home, home})
+    return send_on(world, record, (*watching, home), before=before)
+
+
+def send_on(world: World, record: JobRecord, route: tuple[int, ...], *, before: State | None) -> JobRecord:
+    """To the first home of ``route``, leaving a note where it went."""
+    world.put(("job", record.job.id), Moved(route[0]))
+    origins = (*record.ctl.origins, world.home)
+    sent = JobRecord(record.job, structs.replace(record.ctl, origins=origins), record.extra)
+    world.message(route[0], system_command(Adopt, record=sent, before=before, route=route[1:]))
+    return sent
 
 
 def forget(world: World, job_id: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import UNSET, Raw, structs
+from msgspec import UNSET, Raw
 
 from ojs_stream.core.commands import (
     Activate,
@@ -28,16 +28,18 @@ from ojs_stream.core.fold.jobs import (
     make_available,
     not_found,
     remove,
+    send_away,
+    send_on,
     store,
     total_over,
 )
 from ojs_stream.core.fold.leases import here, promote
-from ojs_stream.core.fold.watchers import is_watched, tell, watching_homes
+from ojs_stream.core.fold.watchers import is_watched, tell
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import JobRecord, Moved, public_json
 from ojs_stream.core.states import TERMINAL
 from ojs_stream.core.times import iso
-from ojs_stream.core.world import World, system_command
+from ojs_stream.core.world import World
 from ojs_stream.errors import RefusedError
 
 
@@ -123,22 +125,8 @@ def retry_dead(world: World, command: RetryDead) -> Outcome | None:
     if home == world.home:
         ensure_queue(world, revived.job.queue)
         return answer(make_available(world, revived, reason="dead_letter_retry"))
-    sent = _send_on(world, revived, (*_watching(world, revived, home), home))
+    sent = send_away(world, revived, before="discarded")
     return Outcome(jobs=(Raw(public_json(sent)),))
-
-
-def _watching(world: World, record: JobRecord, destination: int) -> tuple[int, ...]:
-    """Homes that are told of the job: what its next home tells them must come after what this one has told."""
-    return tuple(sorted(watching_homes(record) - {world.home, destination}))
-
-
-def _send_on(world: World, record: JobRecord, route: tuple[int, ...]) -> JobRecord:
-    """To the first home of ``route``, leaving a note where it went."""
-    world.put(("job", record.job.id), Moved(route[0]))
-    origins = (*record.ctl.origins, world.home)
-    sent = JobRecord(record.job, structs.replace(record.ctl, origins=origins), record.extra)
-    world.message(route[0], system_command(Adopt, record=sent, route=route[1:]))
-    return sent
 
 
 def _in_time(world: World, record: JobRecord) -> None:
@@ -222,11 +210,11 @@ def _revived(world: World, record: JobRecord, command: RetryDead) -> JobRecord:
 def adopt(world: World, command: Adopt) -> Outcome | None:
     """Message: a job that moved here, to the tail of its queue, or that only passes by."""
     if command.route:
-        _send_on(world, command.record, command.route)
+        send_on(world, command.record, command.route, before=command.before)
         return None
     record = insert(world, command.record)
-    if is_watched(record):
-        tell(world, record, "discarded")
+    if command.before is not None and is_watched(record):
+        tell(world, record, command.before)
     return None
 
 

@@ -5,13 +5,21 @@ from __future__ import annotations
 import zlib
 
 from ojs_stream.core.commands import Tick
-from ojs_stream.core.fold import locks
+from ojs_stream.core.fold import deletion, locks
 from ojs_stream.core.fold.enqueue import abort_stage
 from ojs_stream.core.fold.jobs import Failure, discard, expire, is_expired, remove, retry_later, total_over
 from ojs_stream.core.fold.leases import exhausted, promote
 from ojs_stream.core.fold.workers import lose_lease, silence
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import JobRecord, LockRecord, ReplayRecord, Stage, WorkerRecord, key_of_member
+from ojs_stream.core.records import (
+    JobRecord,
+    LockRecord,
+    QueueRecord,
+    ReplayRecord,
+    Stage,
+    WorkerRecord,
+    key_of_member,
+)
 from ojs_stream.core.states import TERMINAL
 from ojs_stream.core.world import World
 
@@ -36,6 +44,8 @@ def _fall_due(world: World, member: str, command: Tick) -> int:
         silence(world, record)
     elif isinstance(record, Stage):
         abort_stage(world, record)
+    elif isinstance(record, QueueRecord):
+        deletion.go_on(world, record)
     elif isinstance(record, LockRecord):
         locks.expire(world, record)
     elif isinstance(record, ReplayRecord):

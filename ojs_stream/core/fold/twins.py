@@ -37,6 +37,8 @@ class Twins(NamedTuple):
 
 def settle_twins(jobs: Sequence[NewJob], moment: int) -> Twins:
     """What becomes of jobs of one command that are enqueued at ``moment`` and have one fingerprint."""
+    if all(new.unique is None for new in jobs):
+        return Twins(tuple(jobs), {}, ())
     kept: dict[str, list[int]] = {}
     made = list(jobs)
     stands_for: dict[int, int] = {}
