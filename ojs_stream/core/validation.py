@@ -36,6 +36,8 @@ from ojs_stream.core.retry import DEFAULT_POLICY, RetryPolicy
 from ojs_stream.core.unique import unique_rule
 from ojs_stream.errors import RefusedError
 
+_FILLABLE = frozenset(("timeout_ms", "visibility_timeout_ms", "result_ttl_ms", "policy", "attempts"))
+"""Of a draft: what a queue's configuration may fill in."""
 TIMEOUT_MS = 1_800_000
 VISIBILITY_MS = 1_800_000
 
@@ -214,6 +216,8 @@ def _collect(layer: Layer) -> None:
 
 def _given_of(draft: Values) -> tuple[str, ...]:
     """Which fields that a queue's configuration may fill in the client has set itself."""
+    if _FILLABLE.isdisjoint(draft):
+        return ()
     given: list[str] = [name for name in ("timeout_ms", "visibility_timeout_ms") if name in draft]
     if "result_ttl_ms" in draft:
         given.append("retention.completed_ms")

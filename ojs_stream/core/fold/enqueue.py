@@ -22,7 +22,7 @@ from ojs_stream.core.fold.replays import NO_JOB
 from ojs_stream.core.fold.twins import Twins, first_state, settle_twins
 from ojs_stream.core.fold.watchers import tell_refused
 from ojs_stream.core.outcomes import EventData, Outcome
-from ojs_stream.core.records import Control, Hold, Job, JobRecord, Stage, Verdict, own, public_json
+from ojs_stream.core.records import ConfigRecord, Control, Hold, Job, JobRecord, Stage, Verdict, own, public_json
 from ojs_stream.core.times import iso
 from ojs_stream.core.world import World, system_command
 from ojs_stream.errors import RefusedError
@@ -40,12 +40,16 @@ def enqueue(world: World, command: Enqueue) -> Outcome | None:
     a partial batch, ``refused`` (place -> code, message, details). ``replayed``: the answer of a command before.
     """
     known = replays.look(world, command)
-    return known.outcome if known is not None else _decide(world, _with_defaults(world, command))
+    if known is not None:
+        return known.outcome
+    configs = rooms.configs_of(world, {new.queue for new in command.jobs})
+    command = _with_defaults(command, configs)
+    if holds.needs_nothing(command, configs):
+        return replays.keep(world, command, _place_plain(world, command))
+    return _decide(world, command)
 
 
 def _decide(world: World, command: Enqueue) -> Outcome | None:
-    if holds.needs_nothing(world, command):
-        return replays.keep(world, command, _place_plain(world, command))
     _refuse_same_ids(world, command.jobs)
     twins = settle_twins(command.jobs, world.origin)
     if twins.refused and not command.partial:
@@ -83,12 +87,11 @@ def _begin_stage(world: World, command: Enqueue, undivided: Stage, stage_id: str
         world.message(home, message)
 
 
-def _with_defaults(world: World, command: Enqueue) -> Enqueue:
+def _with_defaults(command: Enqueue, configs: dict[str, ConfigRecord]) -> Enqueue:
     """The command with what the configurations of its queues set: whoever stores a job sees it resolved."""
-    configs = {queue: rooms.config_of(world, queue) for queue in {new.queue for new in command.jobs}}
-    if not any(configs.values()):
+    if not configs:
         return command
-    jobs = tuple(filled(new, config) if (config := configs[new.queue]) else new for new in command.jobs)
+    jobs = tuple(filled(new, configs[new.queue]) if new.queue in configs else new for new in command.jobs)
     return structs.replace(command, jobs=jobs)
 
 
