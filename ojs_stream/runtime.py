@@ -358,7 +358,16 @@ class Runtime:
         await asyncio.sleep(REDIS_WATCH_S)
 
     async def outcomes(self, late: list[tuple[int, str]]) -> list[Outcome | None]:
-        """For the gateway: outcomes that another worker has stored; tells it positions in passing."""
+        """For the gateway: outcomes that another worker has stored; tells it positions in passing.
+
+        Homes that are live here are not asked for: what they commit, they tell themselves.
+        """
+        here = {home for home, owner in self.engine.owners.items() if owner.live}
+        elsewhere = [pair for pair in late if pair[0] not in here]
+        found = iter(await self._stored_outcomes(elsewhere) if elsewhere else ())
+        return [None if home in here else next(found) for home, _ in late]
+
+    async def _stored_outcomes(self, late: list[tuple[int, str]]) -> list[Outcome | None]:
         homes = sorted({home for home, _ in late})
         pipe = self.redis.pipeline(transaction=False)
         for home in homes:

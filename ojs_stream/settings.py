@@ -16,7 +16,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from ojs_stream.core.homes import HOMES_MAX
-from ojs_stream.core.records import Retention
+from ojs_stream.core.records import DEFAULT_RETENTION, Retention
 from ojs_stream.core.times import parse_duration
 from ojs_stream.errors import SettingsError
 
@@ -314,12 +314,14 @@ class Settings:
     @property
     def retention(self) -> Retention:
         """Defaults that views resolve into commands; -1 keeps for ever."""
-        return Retention(
+        chosen = Retention(
             self.retention_completed_ms,
             self.retention_cancelled_ms,
             self.retention_discarded_ms,
             self.retention_dead_ms,
         )
+        # The encoder knows a default by its identity.
+        return DEFAULT_RETENTION if chosen == DEFAULT_RETENTION else chosen
 
     def warnings(self) -> list[str]:
         """Sentences about values that are taken, but do not do what one may expect."""

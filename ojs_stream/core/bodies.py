@@ -15,6 +15,7 @@ from ojs_stream.core.envelope import (
     JSON_DEPTH_MAX,
     bad_field,
     bad_payload,
+    check_object,
     load_object,
     raw_object,
     too_large,
@@ -288,7 +289,7 @@ def parse_object_or_nothing(body: bytes) -> dict[str, Any]:
 def _decode(decoder: msgspec.json.Decoder[Body], body: bytes, *, optional: bool = False) -> Body:
     if optional and (not body or body.isspace()):
         body = b"{}"
-    load_object(body, JSON_DEPTH_MAX)
+    check_object(body, JSON_DEPTH_MAX)
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from ojs_stream.core.records import (
+    DEFAULT_RETENTION,
     ConfigRecord,
     ErrorEntry,
     Flow,
@@ -25,7 +26,7 @@ from ojs_stream.core.records import (
     Verdict,
     Watcher,
 )
-from ojs_stream.core.retry import RetryPolicy
+from ojs_stream.core.retry import DEFAULT_POLICY, RetryPolicy
 from ojs_stream.core.states import State
 
 COMMAND_VERSION = 1
@@ -57,7 +58,11 @@ class BadCommand(Struct, frozen=True):
 
 
 class NewJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A validated job to enqueue. Durations in ms; an instant is absolute ms or relative to the record time."""
+    """A validated job to enqueue. Durations in ms; an instant is absolute ms or relative to the record time.
+
+    What most jobs share is not written: half of each job in the log would be that. A default here is therefore
+    a part of the log's format: it may never change.
+    """
 
     id: str
     type: str
@@ -65,8 +70,8 @@ class NewJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
     args: Raw
     meta: Raw
     priority: int
-    retry: RetryPolicy
-    retention: Retention
+    retry: RetryPolicy = DEFAULT_POLICY
+    retention: Retention = DEFAULT_RETENTION
     timeout_ms: int
     visibility_timeout_ms: int
     client_id: bool = False

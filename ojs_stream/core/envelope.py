@@ -76,12 +76,17 @@ def load_values(body: bytes) -> Any:
 
 def load_object(body: bytes, depth_max: int = JSON_DEPTH_MAX) -> tuple[Values, Raws]:
     """The top level of a JSON object, as values and as raw slices; depth 0: the caller checks the parts."""
+    return check_object(body, depth_max), raw_object(body)
+
+
+def check_object(body: bytes, depth_max: int = JSON_DEPTH_MAX) -> Values:
+    """As ``load_object``, without the slices."""
     values = load_values(body)
     if type(values) is not dict:
         raise bad_payload("the body must be a JSON object")
     if depth_max:
         check_depth(body, depth_max)
-    return values, raw_object(body)
+    return values
 
 
 def raw_object(data: bytes | Raw) -> Raws:

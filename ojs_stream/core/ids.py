@@ -23,8 +23,14 @@ def _head(ms: int, twelve_bits: int) -> str:
 
 def event_id(log_id: str, home: int, number: int, now_ms: int) -> str:
     """``evt_`` and a UUIDv7 of the time, the home, the log and the event's number."""
+    return f"{_event_head(log_id, home, now_ms)}{number & 0xFFFFFFFFFF:010x}"
+
+
+@lru_cache(maxsize=256)
+def _event_head(log_id: str, home: int, now_ms: int) -> str:
+    """All but the number, which are the last ten digits."""
     tag = int(log_id[:6] or "0", 16)
-    return "evt_" + _uuid7(now_ms, home, (tag & 0x3FFFFF) << 40 | number & 0xFFFFFFFFFF)
+    return "evt_" + _uuid7(now_ms, home, (tag & 0x3FFFFF) << 40)[:-10]
 
 
 def derived_job_id(partition: int, offset: int, timestamp_ms: int, home: int) -> str:

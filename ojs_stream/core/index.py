@@ -38,7 +38,8 @@ class Index:
         """Move ``member`` to ``score`` (``None`` removes it); gives what ``undo`` needs."""
         before = self.changes.get(member, MISSING)
         self.changes[member] = score
-        self._place(member, score)
+        if self.complete or self._limit is not None:
+            self._place(member, score)
         return before
 
     def undo(self, member: str, before: object) -> None:
@@ -73,7 +74,11 @@ class Index:
             del self._order[bisect_left(self._order, (known, member))]
         if score is not None and self._covers(score, member):
             self._scores[member] = score
-            insort(self._order, (score, member))
+            entry = (score, member)
+            if not self._order or entry > self._order[-1]:
+                self._order.append(entry)
+            else:
+                insort(self._order, entry)
 
     def _covers(self, score: int, member: str) -> bool:
         return self.complete or (self._limit is not None and (score, member) <= self._limit)

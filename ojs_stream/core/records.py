@@ -91,6 +91,11 @@ class Retention(Struct, frozen=True):
     dead_ms: int
 
 
+_DAY_MS = 86_400_000
+DEFAULT_RETENTION = Retention(7 * _DAY_MS, 7 * _DAY_MS, 30 * _DAY_MS, 180 * _DAY_MS)
+"""As the settings have it, unless they say otherwise. The log leaves it out (``commands.NewJob``)."""
+
+
 WatcherKind = Literal["lock", "limit", "workflow", "cron"]
 
 

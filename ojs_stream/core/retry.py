@@ -32,6 +32,7 @@ DEFAULT_POLICY = RetryPolicy(
     strategy="exponential",
     on_exhaustion="discard",
 )
+"""OJS.md 3.1. The log leaves it out (``commands.NewJob``)."""
 
 
 def delay_ms(policy: RetryPolicy, attempt: int, dice: float) -> int:

@@ -37,6 +37,8 @@ from ojs_stream.core.retry import DEFAULT_POLICY, RetryPolicy
 from ojs_stream.core.unique import unique_rule
 from ojs_stream.errors import RefusedError
 
+_FILLABLE = frozenset(("timeout_ms", "visibility_timeout_ms", "result_ttl_ms", "policy", "attempts"))
+"""Of a draft: what a queue's configuration may fill in."""
 TIMEOUT_MS = 1_800_000
 VISIBILITY_MS = 1_800_000
 
@@ -135,7 +137,7 @@ def _batch_job(index: int, values: Any, raw: Raw, rules: Rules, new_id: NewId) -
     try:
         if type(values) is not dict:
             raise bad_payload(f"jobs[{index}] must be a JSON object")
-        size = memoryview(raw).nbytes
+        size = len(raw)
         if size > rules.envelope_bytes_max:
             raise too_large("PayloadTooLarge", f"jobs[{index}]", size, rules.envelope_bytes_max)
         check_depth(bytes(raw), rules.json_depth_max)
@@ -231,6 +233,8 @@ def _collect(layer: Layer) -> None:
 
 def _given_of(draft: Values) -> tuple[str, ...]:
     """Which fields that a queue's configuration may fill in the client has set itself."""
+    if _FILLABLE.isdisjoint(draft):
+        return ()
     given: list[str] = [name for name in ("timeout_ms", "visibility_timeout_ms") if name in draft]
     if "result_ttl_ms" in draft:
         given.append("retention.completed_ms")
@@ -261,23 +265,24 @@ def _times_of(draft: Values, retention: Retention) -> None:
         raise bad_field("total_timeout", "must not be shorter than timeout")
     draft.setdefault("visibility_timeout_ms", VISIBILITY_MS)
     draft["timeout_ms"] = timeout_ms or min(TIMEOUT_MS, total_ms or TIMEOUT_MS)
-    draft["retention"] = _retention(retention, draft.pop("result_ttl_ms", None))
+    draft["retention"] = (
+        _retention(retention, draft.pop("result_ttl_ms")) if "result_ttl_ms" in draft else retention
+    )
 
 
 def _meta_of(draft: Values, bytes_max: int) -> Raw:
     meta: Raw = draft.get("meta", EMPTY_OBJECT)
-    more: Raw | None = draft.pop("metadata", None)
-    if more is not None:
-        meta = encode_object({**raw_object(meta), **raw_object(more)})
-    size = memoryview(meta).nbytes
+    if "metadata" in draft:
+        meta = encode_object({**raw_object(meta), **raw_object(draft.pop("metadata"))})
+    size = len(meta)
     if size > bytes_max:
         raise too_large("MetadataTooLarge", "meta", size, bytes_max)
     return meta
 
 
-def _retention(default: Retention, result_ttl_ms: int | None) -> Retention:
+def _retention(default: Retention, result_ttl_ms: int) -> Retention:
     """``result_ttl`` only ever prolongs: a shorter one would take the job's history away with its result."""
-    if result_ttl_ms is None or default.completed_ms < 0:
+    if default.completed_ms < 0:
         return default
     keep = result_ttl_ms if result_ttl_ms < 0 else max(default.completed_ms, result_ttl_ms)
     return msgspec.structs.replace(default, completed_ms=keep)

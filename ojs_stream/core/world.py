@@ -220,6 +220,7 @@ class World:
         ) = state
 
     def _assign(self, target: dict[Any, Any], key: Any, value: Any) -> None:
+        """Write into a dict so that it can be undone."""
         self._journal.append((target, key, target.get(key, _MISSING)))
         target[key] = value
 
@@ -259,7 +260,7 @@ class World:
         return left
 
     def _has(self, key: Key) -> bool:
-        return key in self._records or key in self._known
+        return key in self.changed or key in self._records or key in self._known
 
     def _window(self, index: Key) -> Index | None:
         window = self.indexes.get(index)
@@ -273,7 +274,9 @@ class World:
 
     def get(self, key: Key) -> Record | None:
         """The record of ``key`` as of now in the round."""
-        record = self._records.get(key, _MISSING)
+        record = self.changed.get(key, _MISSING)
+        if record is _MISSING:
+            record = self._records.get(key, _MISSING)
         if record is _MISSING:
             if self.blank:
                 return None
@@ -362,19 +365,20 @@ class World:
     def put(self, key: Key, record: Record | None) -> None:
         """Store (or remove, ``None``) a record; its index entries and counters follow."""
         before = self.get(key)
-        self._assign(self._records, key, record)
         self._assign(self.changed, key, record)
         old, new = entries_of(before), entries_of(record)
         for index, (member, _) in old.items():
             if index not in new:
                 self._move(index, member, None)
-        for index, (member, score) in new.items():
-            if old.get(index) != (member, score):
-                self._move(index, member, score)
+        for index, place in new.items():
+            if old.get(index) != place:
+                self._move(index, *place)
         self._tally_states(before, record)
 
     def _move(self, index: Key, member: str, score: int | None) -> None:
-        view = self._window(index)
+        view = self.indexes.get(index)
+        if view is None:
+            view = self._window(index)
         if view is None:
             view = self.indexes[index] = Index([], complete=self.blank)
         self._journal.append((view, member, view.set(member, score)))
@@ -390,9 +394,9 @@ class World:
             self.watched += 1
 
     def _tally_job(self, record: JobRecord, step: int) -> None:
-        self.get(("queue", record.job.queue))
-        self.tally(record.job.queue, "counts", record.job.state, step)
-        if record.job.state == "active":
+        job = record.job
+        self.tally(job.queue, "counts", job.state, step)
+        if job.state == "active":
             self.watched += step
         elif record.ctl.held and record.job.state == "available":
             self.tally(record.job.queue, "held", "jobs", step)
@@ -400,14 +404,18 @@ class World:
     def tally(self, queue: str, group: str, field: str, step: int) -> None:
         """Add to a counter of a queue: group ``counts``, ``totals``, ``held`` or a minute number as text."""
         key = (queue, group, field)
-        self._assign(self._tallies, key, self._tallies.get(key, 0) + step)
+        before = self._tallies.get(key)
+        if before is None:
+            # The end of the round writes it, and must find its record.
+            self.get(_record_of(queue, group))
+            before = 0
+        self._assign(self._tallies, key, before + step)
 
     def tally_minute(self, queue: str, **steps: int) -> None:
         """Add to the statistics of the current minute."""
-        minute = self.now // 60_000
-        self.get(("minute", queue, str(minute % MINUTE_SLOTS)))
+        minute = str(self.now // 60_000)
         for field, step in steps.items():
-            self.tally(queue, str(minute), field, step)
+            self.tally(queue, minute, field, step)
 
     def next_sequence(self) -> int:
         """The place of a job that becomes available now."""
@@ -554,7 +562,7 @@ class World:
             self.put(("queue", name), msgspec.structs.replace(queue, held=queue.held + step))
 
     def _finish_minute(self, name: str, minute: int, steps: dict[str, int]) -> None:
-        key = ("minute", name, str(minute % MINUTE_SLOTS))
+        key = _record_of(name, str(minute))
         stored = self.get(key)
         if not isinstance(stored, Minute) or stored.minute < minute:
             stored = Minute(minute=minute)
@@ -578,6 +586,13 @@ class World:
             sent=self.sent,
             marks=self.marks,
         )
+
+
+def _record_of(queue: str, group: str) -> Key:
+    """The record that has the counters of a group."""
+    if group.isdigit():
+        return ("minute", queue, str(int(group) % MINUTE_SLOTS))
+    return ("queue", queue)
 
 
 def system_command(kind: type[Command], **fields: Any) -> Any:

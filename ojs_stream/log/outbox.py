@@ -186,7 +186,7 @@ class Outbox:
         self._trimmed.extend(fields)
 
     async def _send_events(self, batch: list[NumberedEvent]) -> None:
-        records = [self._event_record(event) for event in batch]
+        records = [event_record(event) for event in batch]
         await self._sender.send_many(self._topics.events, self.home, records, timeout_s=SEND_TIMEOUT_S)
 
     def _events_settled(self, batch: list[NumberedEvent]) -> None:
@@ -199,17 +199,6 @@ class Outbox:
                 self._on_event(event)
             except Exception:
                 log.exception("a listener to events failed", home=self.home, event_type=event.type)
-
-    @staticmethod
-    def _event_record(event: NumberedEvent) -> Record:
-        subject = event.subject.encode()
-        headers = [
-            ("ojs-event-type", event.type.encode()),
-            ("ojs-job-id", subject),
-            ("ojs-queue", event.queue.encode()),
-            ("ojs-position", b"%d" % event.number),
-        ]
-        return Record(subject, event.data, headers)
 
     async def _send_effects(self, batch: list[NumberedEffect]) -> None:
         by_topic: dict[str, list[NumberedEffect]] = {}
@@ -243,6 +232,18 @@ class Outbox:
 
     def _messages_settled(self, batch: list[Message]) -> None:
         self._trimmed.extend(message_field(m.destination, m.number) for m in batch)
+
+
+def event_record(event: NumberedEvent) -> Record:
+    """The record of an event in its topic."""
+    subject = event.subject.encode()
+    headers = [
+        ("ojs-event-type", event.type.encode()),
+        ("ojs-job-id", subject),
+        ("ojs-queue", event.queue.encode()),
+        ("ojs-position", b"%d" % event.number),
+    ]
+    return Record(subject, event.data, headers)
 
 
 PACK_BYTES_MAX = 4 * 1024 * 1024

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+from ojs_stream.core.homes import HOMES_MAX
 from ojs_stream.core.records import Key
 
 
@@ -10,6 +13,7 @@ def home_tag(namespace: str, home: int) -> str:
     return f"{{{namespace}:{home}}}"
 
 
+@lru_cache(maxsize=HOMES_MAX)
 def home_prefix(namespace: str, home: int) -> str:
     """What every key of a home starts with."""
     return home_tag(namespace, home) + ":"

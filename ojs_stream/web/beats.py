@@ -52,6 +52,9 @@ async def is_resting(call: Call, worker_id: str) -> bool:
     known = call.site.resting.get(worker_id)
     if known and monotonic() - known[1] < KNOWN_FOR_S:
         return known[0]
+    if known:
+        # One of a worker's fetches looks again; those beside it take what was known.
+        call.site.resting[worker_id] = (known[0], monotonic())
     record = await call.ctx.queries.workers.record(worker_id)
     return remember(call.site, worker_id, record.directive if record else "", record.reported if record else "")
 

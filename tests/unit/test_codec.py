@@ -13,6 +13,7 @@ from ojs_stream.core.commands import Ack, AnyCommand, BadCommand, Cancel, Claim,
 from ojs_stream.core.records import Retention
 from ojs_stream.core.retry import DEFAULT_POLICY
 from ojs_stream.log.codec import decode_pack, encode_pack, pack_headers
+from ojs_stream.settings import Settings
 
 GOOD = b'{"kind":"cancel","v":1,"actor":"system","job_id":"a"}'
 
@@ -139,3 +140,35 @@ def test_headers_say_what_is_inside(kinds: list[str], kind: bytes) -> None:
         ("ojs-pack-size", b"%d" % len(kinds)),
         ("ojs-command", kind),
     ]
+
+
+def test_what_most_jobs_share_is_not_written_and_never_changes() -> None:
+    """The log's promise: what it leaves out means the same for ever."""
+    shared = NewJob(
+        id="0197f0a0-0000-7000-8000-000000000001",
+        type="email.send",
+        queue="default",
+        args=msgspec.Raw(b"[]"),
+        meta=msgspec.Raw(b"{}"),
+        priority=0,
+        timeout_ms=30_000,
+        visibility_timeout_ms=30_000,
+    )
+    written = _encode(Enqueue(v=1, actor="system", jobs=(shared,)))
+    assert b"retry" not in written
+    assert b"retention" not in written
+    (command,) = decode_pack(written)
+    assert isinstance(command, Enqueue)
+    (job,) = command.jobs
+    assert job.retention == Retention(604_800_000, 604_800_000, 2_592_000_000, 15_552_000_000)
+    assert msgspec.to_builtins(job.retry) == {
+        "max_attempts": 3,
+        "initial_ms": 1_000,
+        "coefficient": 2.0,
+        "max_ms": 300_000,
+        "jitter": True,
+        "strategy": "exponential",
+        "on_exhaustion": "discard",
+        "non_retryable": (),
+    }
+    assert Settings.from_env({}).retention is job.retention

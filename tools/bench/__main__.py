@@ -20,11 +20,12 @@ from tools.bench.report import show, write_json, write_markdown
 from tools.bench.run import Bench, Client, Plan
 from tools.demo.target import EMBEDDED_PARTITIONS, Target, TargetError, Wish, open_target
 
-SECONDS = 3.0
-WARMUP_S = 1.0
-REPORT_COLUMNS_MIN = 120
-QUICK_SECONDS = 1.0
-QUICK_WARMUP_S = 0.3
+SECONDS = 1.0
+ROUNDS = 5
+WARMUP_S = 0.2
+REPORT_COLUMNS_MIN = 140
+QUICK_SECONDS = 0.5
+QUICK_ROUNDS = 3
 CONNECTIONS = (1, 16, 64, 256)
 QUICK_CONNECTIONS = (1, 64)
 
@@ -33,9 +34,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("--url", default=os.environ.get("OJS_URL", ""), help="default: OJS_URL, else embedded")
     parser.add_argument("--partitions", type=int, default=EMBEDDED_PARTITIONS, help="partitions of ojs.commands")
-    parser.add_argument("--seconds", type=float, default=0.0, help=f"length of each case (default: {SECONDS:g})")
+    parser.add_argument("--seconds", type=float, default=0.0, help=f"length of each slice (default: {SECONDS:g})")
+    parser.add_argument("--rounds", type=int, default=0, help=f"rounds that are judged (default: {ROUNDS})")
     parser.add_argument("--connections", type=int, nargs="+", help=f"default: {' '.join(map(str, CONNECTIONS))}")
-    parser.add_argument("--quick", action="store_true", help="short cases at 1 and 64 connections only")
+    parser.add_argument("--quick", action="store_true", help="few, short rounds at 1 and 64 connections only")
     parser.add_argument("--json", type=Path, help="write all figures and checks here")
     parser.add_argument("--markdown", type=Path, help="write the report as markdown here")
     return parser.parse_args()
@@ -48,7 +50,8 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         connections=tuple(connections),
         queue_sets=(names[:1], names) if len(names) > 1 else (names,),
         seconds=arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS),
-        warmup_s=QUICK_WARMUP_S if arguments.quick else WARMUP_S,
+        rounds=arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS),
+        warmup_s=WARMUP_S,
     )
 
 
@@ -65,6 +68,7 @@ def _measure(arguments: argparse.Namespace, target: Target, console: Console) ->
     figures = Figures(
         machine=machine(),
         seconds=plan.seconds,
+        rounds=plan.rounds,
         partitions=arguments.partitions,
         server=target.description,
         durability=EMBEDDED_DURABILITY if target.embedded else OTHER_DURABILITY,

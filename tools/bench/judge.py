@@ -1,4 +1,4 @@
-"""The bounds that the bench holds the server to, each with the figure that was measured."""
+"""The bounds that the bench holds the server to, each with the median that was measured and its spread."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 ALONE_P99_MS_MAX = 10.0
 BUSY_CONNECTIONS = 64
+JUDGED_CONNECTIONS = (1, BUSY_CONNECTIONS)
 FLOOR_RATIO_ONE_QUEUE_MIN = 0.3
 FLOOR_RATIO_MANY_QUEUES_MIN = 0.2
 FETCH_TO_ENQUEUE_MIN = 0.9
@@ -46,20 +47,17 @@ def _judge_floor_ratio(checks: Checks, figures: Figures, queues: int) -> None:
     busy = figures.find(ENQUEUE, connections=BUSY_CONNECTIONS, queues=queues)
     checks.add(
         f"enqueue at {BUSY_CONNECTIONS} connections, {_spoken(queues)}: >= {least:g} of the floor",
-        passed=busy is not None and busy.floor_ratio >= least,
-        found=f"{busy.floor_ratio:.3f} ({busy.requests_per_second:,.0f}/s)" if busy else "not measured",
+        passed=busy is not None and busy.floor_ratio.median >= least,
+        found=f"{busy.floor_ratio}, {busy.requests_per_second:,.0f}/s" if busy else "not measured",
     )
 
 
 def _judge_pair(checks: Checks, figures: Figures, queues: int, case: str, least: float) -> None:
-    single = figures.find(ENQUEUE, connections=BUSY_CONNECTIONS, queues=queues)
-    other = figures.find(case, connections=BUSY_CONNECTIONS, queues=queues)
-    ratio = _ratio(other, single)
-    jobs = f"{other.jobs_per_second:,.0f} to {single.jobs_per_second:,.0f} jobs/s" if other and single else ""
+    found = figures.find(case, connections=BUSY_CONNECTIONS, queues=queues)
     checks.add(
         f"{case} at {BUSY_CONNECTIONS} connections, {_spoken(queues)}: >= {least:g} of enqueue in jobs",
-        passed=ratio is not None and ratio >= least,
-        found="not measured" if ratio is None else f"{ratio:.2f} ({jobs})",
+        passed=found is not None and found.enqueue_ratio.median >= least,
+        found=f"{found.enqueue_ratio}, {found.jobs_per_second:,.0f} jobs/s" if found else "not measured",
     )
 
 
@@ -71,7 +69,7 @@ def _judge_errors(checks: Checks, figures: Figures) -> None:
 
 def _judge_drift(checks: Checks, figures: Figures) -> None:
     """A floor that something else on the machine held down would make every ratio look good."""
-    floor = next((floor for floor in figures.floors if floor.connections == BUSY_CONNECTIONS), None)
+    floor = next((floor for floor in figures.drifts if floor.connections == BUSY_CONNECTIONS), None)
     checks.add(
         f"the floor at {BUSY_CONNECTIONS} connections moved by at most {FLOOR_DRIFT_MAX:.0%} during the run",
         passed=floor is not None and abs(floor.drift) <= FLOOR_DRIFT_MAX,
@@ -81,12 +79,6 @@ def _judge_drift(checks: Checks, figures: Figures) -> None:
 
 def _measured(figure: Figure | None) -> bool:
     return figure is not None and figure.requests_per_second > 0
-
-
-def _ratio(other: Figure | None, single: Figure | None) -> float | None:
-    if other is None or single is None or not single.jobs_per_second:
-        return None
-    return other.jobs_per_second / single.jobs_per_second
 
 
 def _spoken(queues: int) -> str:

@@ -64,6 +64,8 @@ class LoadResult:
     error_sample: str
     ran_dry: bool
     client_cpu_share: float
+    #: In seconds, ascending.
+    latencies: tuple[float, ...] = ()
     bodies: tuple[bytes, ...] = ()
 
     @property
@@ -298,6 +300,7 @@ class _Run:
             error_sample=tally.error_sample,
             ran_dry=self.ran_dry,
             client_cpu_share=cpu_share,
+            latencies=tuple(latencies),
             bodies=tuple(tally.bodies),
         )
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from rich.table import Table
 
+from tools.bench.cases import ENQUEUE, FLOOR
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -20,7 +22,18 @@ if TYPE_CHECKING:
 CLIENT_BOUND_SHARE = 0.9
 """Above this share of one core the client itself limits a figure, which the report says."""
 
-_COLUMNS = ("conns", "queues", "case", "requests/s", "jobs/s", "p50 ms", "p99 ms", "x floor", "errors")
+_COLUMNS = (
+    "conns",
+    "queues",
+    "case",
+    "requests/s",
+    "jobs/s",
+    "p50 ms",
+    "p99 ms",
+    "x floor",
+    "x enqueue",
+    "errors",
+)
 _TEXT_COLUMNS = 3
 
 
@@ -56,7 +69,8 @@ def _preface(figures: Figures) -> Iterator[str]:
     yield f"system: {machine['system']}, {machine['python']}"
     yield f"versions: {machine['versions']}"
     yield f"server: {figures.server}, {figures.partitions} partitions; durability: {figures.durability}"
-    yield f"each case {figures.seconds:g} s after a warm-up, closed loop over keep-alive connections"
+    yield f"closed loop, slices of {figures.seconds:g} s in turn, {figures.rounds} rounds of what is judged"
+    yield "rates are medians of the slices; a ratio is of one round: median of the rounds (lowest-highest)"
 
 
 def _table(figures: Figures) -> Table:
@@ -65,28 +79,15 @@ def _table(figures: Figures) -> Table:
         table.add_column(column, justify="left" if number == _TEXT_COLUMNS - 1 else "right", no_wrap=True)
     section = ""
     for row in _rows(figures):
-        if section not in ("", row[0]):
+        if section not in ("", f"{row[0]}/{row[1]}"):
             table.add_section()
-        section = row[0]
+        section = f"{row[0]}/{row[1]}"
         table.add_row(*row, style=None if row[-1] in ("", "0") else "bold red")
     return table
 
 
 def _rows(figures: Figures) -> Iterator[tuple[str, ...]]:
-    for floor in figures.floors:
-        rate = f"{floor.requests_per_second:,.0f}"
-        yield (
-            str(floor.connections),
-            "",
-            "floor",
-            rate,
-            "",
-            f"{floor.p50_ms:.2f}",
-            f"{floor.p99_ms:.2f}",
-            "1.000",
-            "0",
-        )
-        yield from (_row(figure) for figure in figures.figures if figure.connections == floor.connections)
+    yield from (_row(figure) for figure in figures.figures)
 
 
 def _row(figure: Figure) -> tuple[str, ...]:
@@ -95,10 +96,11 @@ def _row(figure: Figure) -> tuple[str, ...]:
         str(figure.queues),
         figure.case,
         f"{figure.requests_per_second:,.0f}",
-        f"{figure.jobs_per_second:,.0f}",
+        "" if figure.case == FLOOR else f"{figure.jobs_per_second:,.0f}",
         f"{figure.p50_ms:.2f}",
         f"{figure.p99_ms:.2f}",
-        f"{figure.floor_ratio:.3f}",
+        "" if figure.case == FLOOR else str(figure.floor_ratio),
+        "" if figure.case in (FLOOR, ENQUEUE) else str(figure.enqueue_ratio),
         str(figure.error_count),
     )
 
@@ -106,7 +108,7 @@ def _row(figure: Figure) -> tuple[str, ...]:
 def _drifts(figures: Figures) -> Iterator[str]:
     parts = [
         f"{floor.connections}: {floor.at_end_requests_per_second:,.0f}/s ({floor.drift:+.0%})"
-        for floor in figures.floors
+        for floor in figures.drifts
     ]
     yield "floor again at the end, by connections: " + ", ".join(parts)
 

@@ -1,7 +1,8 @@
-"""The course of a bench run: floor, then each case, for every number of connections; then the floor again.
+"""The course of a bench run: several rounds of short slices for every number of connections and set of queues.
 
-The order inside a round lets cases feed each other: what enqueue and batch put into the queues, fetch and ack
-take out. What is missing is filled up by batches that are not measured.
+A machine that others use too is fast and slow by turns. In a round all cases have their slice one after the
+other, with the floor among them, so that a ratio compares what the same seconds gave. The first round warms up.
+What batch and enqueue put into the queues, fetch and ack take out; what is missing is filled up, not measured.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from math import ceil
+from statistics import median
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tools.bench import cases
-from tools.bench.figures import Figure, Figures, Floor, figure
+from tools.bench.figures import Figure, Figures, FloorDrift, Round, figure
 from tools.bench.floor import HOST as FLOOR_HOST
 from tools.bench.floor import PATH as FLOOR_PATH
+from tools.bench.judge import JUDGED_CONNECTIONS
 from tools.bench.load import Load, LoadResult, measure
 from tools.bench.wire import post
 from tools.demo.target import TargetError
@@ -30,6 +33,11 @@ STOCK_MARGIN = 1.5
 """How much more is put in stock than the rate seen so far would use up."""
 
 STOCK_JOBS_MIN = 2_000
+UNJUDGED_ROUNDS = 2
+"""So many rounds, without a warm-up, where nothing is judged."""
+FLOOR_AGAIN_SLICES = 3
+BATCH_WARMUP_TURNS = 1.5
+BATCH_WARMUP_S_MAX = 3.0
 _HTTP_PORT = 80
 
 
@@ -40,6 +48,7 @@ class Plan:
     connections: tuple[int, ...]
     queue_sets: tuple[tuple[str, ...], ...]
     seconds: float
+    rounds: int
     warmup_s: float
 
 
@@ -75,52 +84,62 @@ class Bench:
         self._port = parts.port or _HTTP_PORT
         self._authority = f"{self._host}:{self._port}"
         self._floor_port = floor_port
+        self._batch_warmup_s = plan.warmup_s
         self._stock: dict[tuple[str, ...], int] = dict.fromkeys(plan.queue_sets, 0)
 
     def run(self, figures: Figures) -> None:
         """Measure everything that the plan names and note it in `figures`."""
         for connections in self._plan.connections:
-            floor = self._floor(connections)
             for queues in self._plan.queue_sets:
-                figures.figures += self._round(queues, connections, floor)
-            figures.floors.append(floor)
-        figures.floors = [self._again(floor) for floor in figures.floors]
+                figures.figures += self._group(queues, connections)
+        figures.drifts = [self._drift(figures, connections) for connections in self._plan.connections]
 
-    def _round(self, queues: tuple[str, ...], connections: int, floor: Floor) -> list[Figure]:
-        enqueue = self._enqueue(queues, connections)
-        batch = self._batch(queues, connections)
-        fetch = self._fetch(queues, connections, self._needed(enqueue))
-        ack = self._ack(queues, connections, max(self._needed(enqueue), self._needed(fetch)))
-        results = zip(cases.CASES, (enqueue, fetch, ack, batch), strict=True)
-        return [
-            figure(case, result, connections=connections, queues=len(queues), floor=floor)
-            for case, result in results
+    def _group(self, queues: tuple[str, ...], connections: int) -> list[Figure]:
+        judged = connections in JUDGED_CONNECTIONS
+        rounds = [
+            self._round(queues, connections, f"round {number} of {self._plan.rounds}" if number else "warm-up")
+            for number in range(0 if judged else 1, (self._plan.rounds if judged else UNJUDGED_ROUNDS) + 1)
         ]
+        kept = rounds[1:] if judged else rounds
+        return [figure(case, kept, connections=connections, queues=len(queues)) for case in cases.CASES]
 
-    def _enqueue(self, queues: tuple[str, ...], connections: int) -> LoadResult:
-        self._announce(cases.ENQUEUE, queues, connections)
-        result = self._timed(cases.enqueue_requests(queues, self._authority), connections)
+    def _round(self, queues: tuple[str, ...], connections: int, name: str) -> Round:
+        place = f"{name}, {connections} connection(s), {len(queues)} queue(s)"
+        batch = self._batch(queues, connections, place)
+        floor = self._floor(connections, place)
+        enqueue = self._enqueue(queues, connections, place)
+        fetch = self._fetch(queues, connections, self._needed(enqueue), place)
+        ack = self._ack(queues, connections, max(self._needed(enqueue), self._needed(fetch)), place)
+        return dict(zip(cases.CASES, (batch, floor, enqueue, fetch, ack), strict=True))
+
+    def _enqueue(self, queues: tuple[str, ...], connections: int, place: str) -> LoadResult:
+        self._say(f"{cases.ENQUEUE}, {place}")
+        result = self._client.measure(self._load(cases.enqueue_requests(queues, self._authority), connections))
         self._stock[queues] += result.answered_ok
         return result
 
-    def _batch(self, queues: tuple[str, ...], connections: int) -> LoadResult:
-        self._announce(cases.BATCH, queues, connections)
-        result = self._timed(cases.batch_requests(queues, self._authority), connections)
+    def _batch(self, queues: tuple[str, ...], connections: int, place: str) -> LoadResult:
+        self._say(f"{cases.BATCH}, {place}")
+        load = self._load(cases.batch_requests(queues, self._authority), connections)
+        result = self._client.measure(replace(load, warmup_s=self._batch_warmup_s))
+        # Until the first turn is answered, nothing is: a slice must not count that as a slow server.
+        first_turn_s = BATCH_WARMUP_TURNS * result.p50_ms / 1000
+        self._batch_warmup_s = min(max(self._plan.warmup_s, first_turn_s), BATCH_WARMUP_S_MAX)
         self._stock[queues] += result.answered_ok * cases.BATCH_JOBS
         return result
 
-    def _fetch(self, queues: tuple[str, ...], connections: int, needed: int) -> LoadResult:
+    def _fetch(self, queues: tuple[str, ...], connections: int, needed: int, place: str) -> LoadResult:
         self._fill(queues, needed)
-        self._announce(cases.FETCH, queues, connections)
+        self._say(f"{cases.FETCH}, {place}")
         load = self._load(cases.fetch_requests(queues, self._authority), connections)
         result = self._client.measure(replace(load, empty_mark=cases.NOTHING_LEFT))
         self._stock[queues] = 0 if result.ran_dry else self._stock[queues] - result.answered_ok
         return result
 
-    def _ack(self, queues: tuple[str, ...], connections: int, needed: int) -> LoadResult:
+    def _ack(self, queues: tuple[str, ...], connections: int, needed: int, place: str) -> LoadResult:
         self._fill(queues, needed)
         job_ids = self._claim(queues, needed)
-        self._announce(cases.ACK, queues, connections)
+        self._say(f"{cases.ACK}, {place}")
         load = self._load(cases.ack_requests(job_ids, self._authority), connections)
         return self._client.measure(replace(load, once=True))
 
@@ -156,9 +175,6 @@ class Bench:
         )
         return self._client.measure(load)
 
-    def _timed(self, requests: tuple[bytes, ...], connections: int) -> LoadResult:
-        return self._client.measure(self._load(requests, connections))
-
     def _load(self, requests: tuple[bytes, ...], connections: int) -> Load:
         return Load(
             host=self._host,
@@ -169,21 +185,19 @@ class Bench:
             seconds=self._plan.seconds,
         )
 
-    def _floor(self, connections: int) -> Floor:
-        self._say(f"floor, {connections} connection(s)")
-        result = self._measure_floor(connections)
-        return Floor(
+    def _drift(self, figures: Figures, connections: int) -> FloorDrift:
+        first = next(f for f in figures.figures if f.case == cases.FLOOR and f.connections == connections)
+        again = [
+            self._floor(connections, f"again, {connections} connection(s)") for _ in range(FLOOR_AGAIN_SLICES)
+        ]
+        return FloorDrift(
             connections=connections,
-            requests_per_second=result.per_second,
-            p50_ms=result.p50_ms,
-            p99_ms=result.p99_ms,
+            requests_per_second=first.requests_per_second,
+            at_end_requests_per_second=median(result.per_second for result in again),
         )
 
-    def _again(self, floor: Floor) -> Floor:
-        self._say(f"floor again, {floor.connections} connection(s)")
-        return replace(floor, at_end_requests_per_second=self._measure_floor(floor.connections).per_second)
-
-    def _measure_floor(self, connections: int) -> LoadResult:
+    def _floor(self, connections: int, place: str) -> LoadResult:
+        self._say(f"{cases.FLOOR}, {place}")
         body = cases.enqueue_requests(self._plan.queue_sets[0], self._authority)[0].partition(b"\r\n\r\n")[2]
         request = post(FLOOR_PATH, body, host=f"{FLOOR_HOST}:{self._floor_port}")
         load = self._load((request,), connections)
@@ -191,6 +205,3 @@ class Bench:
         if result.errors or not result.requests:
             raise TargetError(f"the floor server did not answer: {result.errors} {result.error_sample}")
         return result
-
-    def _announce(self, case: str, queues: tuple[str, ...], connections: int) -> None:
-        self._say(f"{case}, {connections} connection(s), {len(queues)} queue(s)")

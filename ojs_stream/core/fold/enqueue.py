@@ -22,7 +22,7 @@ from ojs_stream.core.fold.replays import NO_JOB
 from ojs_stream.core.fold.twins import Twins, first_state, settle_twins
 from ojs_stream.core.fold.watchers import tell_refused
 from ojs_stream.core.outcomes import EventData, Outcome
-from ojs_stream.core.records import Control, Hold, Job, JobRecord, Stage, Verdict, own, public_json
+from ojs_stream.core.records import ConfigRecord, Control, Hold, Job, JobRecord, Stage, Verdict, own, public_json
 from ojs_stream.core.times import iso
 from ojs_stream.core.world import World, system_command
 from ojs_stream.errors import RefusedError
@@ -40,7 +40,13 @@ def enqueue(world: World, command: Enqueue) -> Outcome | None:
     a partial batch, ``refused`` (place -> code, message, details). ``replayed``: the answer of a command before.
     """
     known = replays.look(world, command)
-    return known.outcome if known is not None else _decide(world, _with_defaults(world, command))
+    if known is not None:
+        return known.outcome
+    configs = rooms.configs_of(world, {new.queue for new in command.jobs})
+    command = _with_defaults(command, configs)
+    if holds.needs_nothing(command, configs):
+        return replays.keep(world, command, _place_plain(world, command))
+    return _decide(world, command)
 
 
 def _decide(world: World, command: Enqueue) -> Outcome | None:
@@ -81,12 +87,11 @@ def _begin_stage(world: World, command: Enqueue, undivided: Stage, stage_id: str
         world.message(home, message)
 
 
-def _with_defaults(world: World, command: Enqueue) -> Enqueue:
+def _with_defaults(command: Enqueue, configs: dict[str, ConfigRecord]) -> Enqueue:
     """The command with what the configurations of its queues set: whoever stores a job sees it resolved."""
-    configs = {queue: rooms.config_of(world, queue) for queue in {new.queue for new in command.jobs}}
-    if not any(configs.values()):
+    if not configs:
         return command
-    jobs = tuple(filled(new, config) if (config := configs[new.queue]) else new for new in command.jobs)
+    jobs = tuple(filled(new, configs[new.queue]) if new.queue in configs else new for new in command.jobs)
     return structs.replace(command, jobs=jobs)
 
 
@@ -172,6 +177,27 @@ def abort_stage(world: World, stage: Stage, refusal: Verdict | None = None) -> N
 # -- storing --------------------------------------------------------------------------------------------------
 
 
+def _place_plain(world: World, command: Enqueue) -> Outcome:
+    """Nothing had to be held, as for most commands: a short way to what ``_place`` would do."""
+    elsewhere: dict[int, list[NewJob]] = {}
+    stored = [_store(world, new, elsewhere) for new in command.jobs]
+    for home, jobs in sorted(elsewhere.items()):
+        insertion = Insert(v=command.v, actor=command.actor, request=command.request, jobs=tuple(jobs))
+        world.message(home, insertion)
+    return Outcome(jobs=tuple(stored))
+
+
+def _store(world: World, new: NewJob, elsewhere: dict[int, list[NewJob]]) -> Raw:
+    """The job as it is answered. It is inserted here, or noted for its home."""
+    record = new_record(world, new, world.origin)
+    home = world.home_of(new.queue)
+    if home == world.home:
+        record = insert(world, record)
+    else:
+        elsewhere.setdefault(home, []).append(new)
+    return Raw(public_json(record))
+
+
 def _place(world: World, command: Enqueue, stage: Stage) -> Outcome:
     """Everything is held: insert what belongs here, send the rest to its homes."""
     twins = settle_twins(command.jobs, world.origin)
@@ -184,13 +210,7 @@ def _place(world: World, command: Enqueue, stage: Stage) -> Outcome:
             _carry_out(world, command, new, judged[place])
         if place in dropped:
             continue
-        record = new_record(world, new, world.origin)
-        home = world.home_of(new.queue)
-        if home == world.home:
-            record = insert(world, record)
-        else:
-            elsewhere.setdefault(home, []).append(new)
-        stored[place] = Raw(public_json(record))
+        stored[place] = _store(world, new, elsewhere)
     further = _settle(world, stage, dropped)
     for home, jobs in sorted(elsewhere.items()):
         insertion = Insert(

@@ -15,7 +15,7 @@ from ojs_stream.core.fold import locks, rooms
 from ojs_stream.core.fold.jobs import forget
 from ojs_stream.core.fold.twins import Twins, first_state
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import Hold, IdRecord, Verdict
+from ojs_stream.core.records import ConfigRecord, Hold, IdRecord, Verdict
 from ojs_stream.core.world import World, system_command
 
 Needed = dict[int, tuple[Hold, ...]]
@@ -67,11 +67,30 @@ _KINDS = {
 # -- what an enqueue needs ------------------------------------------------------------------------------------
 
 
+def needs_nothing(command: Enqueue, configs: Mapping[str, ConfigRecord]) -> bool:
+    """Whether all jobs of the command may be stored at once, and nothing else is to be told."""
+    if command.partial:
+        return False
+    for new in command.jobs:
+        if new.client_id or new.unique is not None:
+            return False
+    return not _bounded_queues(command, configs)
+
+
+def _bounded_queues(command: Enqueue, configs: Mapping[str, ConfigRecord]) -> set[str]:
+    """The queues that may refuse a job of the command.
+
+    What the log has accepted goes on: a workflow's step or a cron entry's job finds room in any queue.
+    """
+    if command.source:
+        return set()
+    return {queue for queue, config in configs.items() if rooms.is_bounded(config)}
+
+
 def holds_of(world: World, command: Enqueue, twins: Twins) -> Needed:
     """By home what the jobs of the command need. Most need nothing."""
     needed: dict[int, list[Hold]] = {}
-    # What the log has accepted goes on: a workflow's step or a cron entry's job finds room in any queue.
-    from_client = not command.source
+    bounded = _bounded_queues(command, rooms.configs_of(world, {new.queue for new in command.jobs}))
     skipped = twins.skipped
     for place, new in enumerate(twins.jobs):
         if place in skipped:
@@ -81,7 +100,7 @@ def holds_of(world: World, command: Enqueue, twins: Twins) -> Needed:
         if new.unique is not None:
             lock = _hold(world, "lock", new.unique.key, place, new)
             needed.setdefault(new.unique.home, []).append(structs.replace(lock, rule=new.unique))
-        if from_client and rooms.is_bounded(world, new.queue):
+        if new.queue in bounded:
             room = structs.replace(_hold(world, "room", new.queue, place, new), type=new.type)
             needed.setdefault(world.home_of(new.queue), []).append(room)
     return {home: tuple(held) for home, held in needed.items()}

@@ -108,7 +108,8 @@ def insert(world: World, record: JobRecord) -> JobRecord:
         return known
     ensure_queue(world, record.job.queue)
     if record.job.state == "available":
-        record = change(record, {}, {"sequence": world.next_sequence(), **asking(record)})
+        ctl = structs.replace(record.ctl, sequence=world.next_sequence(), **asking(record))
+        record = JobRecord(record.job, ctl, record.extra)
     store(world, record)
     world.tally(record.job.queue, "totals", "enqueued", 1)
     announce(world, record)

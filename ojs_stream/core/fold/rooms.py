@@ -27,10 +27,15 @@ def config_of(world: World, queue: str) -> ConfigRecord | None:
     return layered(own, default)
 
 
-def is_bounded(world: World, queue: str) -> bool:
-    """Whether the queue may refuse a job."""
-    config = config_of(world, queue)
-    return config is not None and bool(config.draining or config.max_size or config.allowed_job_types is not None)
+def configs_of(world: World, queues: Iterable[str]) -> dict[str, ConfigRecord]:
+    """The configurations in force, of those queues that have one."""
+    found = {queue: config_of(world, queue) for queue in queues}
+    return {queue: config for queue, config in found.items() if config is not None}
+
+
+def is_bounded(config: ConfigRecord) -> bool:
+    """Whether a queue with this configuration may refuse a job."""
+    return bool(config.draining or config.max_size or config.allowed_job_types is not None)
 
 
 def depth_of(world: World, queue: QueueRecord) -> int:
