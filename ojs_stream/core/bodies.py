@@ -20,6 +20,7 @@ from ojs_stream.core.envelope import (
     raw_object,
     too_large,
 )
+from ojs_stream.core.limits import parse_until
 from ojs_stream.core.names import check_queue, check_worker
 from ojs_stream.core.policy import parse_policy
 from ojs_stream.core.records import PRIORITY_MAX
@@ -90,6 +91,7 @@ class _FailureBody(Struct):
     retryable: bool | None = None
     details: Raw | UnsetType = UNSET
     backtrace: Raw | UnsetType = UNSET
+    rate_limit_until: str | None = None
 
 
 class ClaimRequest(Struct, frozen=True, kw_only=True):
@@ -120,6 +122,8 @@ class Failure(Struct, frozen=True, kw_only=True):
     details: Raw | UnsetType = UNSET
     backtrace: Raw | UnsetType = UNSET
     error_class: str = ""
+    limit_until: int = 0
+    """``rate_limit_until`` in ms since the epoch; 0: not given."""
 
 
 class NackRequest(Struct, frozen=True, kw_only=True):
@@ -350,6 +354,7 @@ def _failure_from(given: _FailureBody) -> Failure:
         details=given.details,
         backtrace=given.backtrace,
         error_class=error_class,
+        limit_until=parse_until(given.rate_limit_until, "error.rate_limit_until"),
     )
 
 

@@ -214,6 +214,12 @@ def _schema(_layer: Layer, value: Any) -> None:
         raise bad_field("schema", "must be a URI")
 
 
+def _rate_limit(layer: Layer, value: Any) -> None:
+    if type(value) is not dict:
+        raise bad_field("rate_limit", "must be an object")
+    layer.draft["limit"] = value
+
+
 def _version(_layer: Layer, value: Any) -> None:
     if type(value) in (list, dict):
         raise bad_field("version", "must be a string or a number")
@@ -305,7 +311,7 @@ CHECKS: dict[str, Check | None] = {
     "retry_policy": _policy("retry_policy", "retry"),
     "max_attempts": _attempts,
     "unique": _unique,
-    "rate_limit": _object("rate_limit"),
+    "rate_limit": _rate_limit,
     "tags": _tags,
     "schema": _schema,
     "pending": _pending,

@@ -29,6 +29,7 @@ from ojs_stream.core.envelope import (
     too_large,
 )
 from ojs_stream.core.fields import CHECKS, ECHOED, Layer, keep
+from ojs_stream.core.limits import parse_rule
 from ojs_stream.core.names import check_type
 from ojs_stream.core.policy import fields_in, parse_policy
 from ojs_stream.core.records import EMPTY_OBJECT, Retention
@@ -146,6 +147,18 @@ def _batch_job(index: int, values: Any, raw: Raw, rules: Rules, new_id: NewId) -
         raise
 
 
+Defaults = tuple[Values, Raws]
+"""Options that hold for a job unless it says otherwise, as values and as raw slices."""
+
+
+def parse_member(values: Values, raws: Raws, rules: Rules, new_id: NewId, defaults: Defaults | None) -> NewJob:
+    """A job inside of something larger, a workflow; its own fields win over the ``defaults``."""
+    size = sum(memoryview(part).nbytes for part in raws.values())
+    if size > rules.envelope_bytes_max:
+        raise too_large("PayloadTooLarge", "the job", size, rules.envelope_bytes_max)
+    return _job(values, raws, rules, new_id, defaults)
+
+
 def _refuse_twins(jobs: tuple[NewJob, ...]) -> None:
     seen: set[str] = set()
     for index, job in enumerate(jobs):
@@ -164,10 +177,12 @@ def _refuse_twin(index: int, job: NewJob, seen: set[str]) -> None:
     seen.add(job.id)
 
 
-def _job(values: Values, raws: Raws, rules: Rules, new_id: NewId) -> NewJob:
+def _job(values: Values, raws: Raws, rules: Rules, new_id: NewId, defaults: Defaults | None = None) -> NewJob:
     draft: Values = {"queue": "default", "priority": 0}
     extra: Raws = {}
     _required(values, raws, draft)
+    if defaults is not None:
+        _collect(Layer(*defaults, draft, extra, options=True))
     _collect(Layer(values, raws, draft, extra))
     if values.get("options") is not None:
         _collect(_options(values["options"], raws["options"], draft, extra))
@@ -177,6 +192,8 @@ def _job(values: Values, raws: Raws, rules: Rules, new_id: NewId) -> NewJob:
     _policy_of(draft, extra, rules.retry)
     _times_of(draft, rules.retention)
     draft["meta"] = _meta_of(draft, rules.meta_bytes_max)
+    if "limit" in draft:
+        draft["limit"] = parse_rule(draft["limit"], queue=draft["queue"], homes=rules.homes)
     if "id" not in draft:
         draft["id"] = new_id(draft["queue"])
     if "unique" in draft:

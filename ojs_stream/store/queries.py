@@ -10,11 +10,13 @@ from typing import Any
 
 from ojs_stream.core.homes import home_in_id, home_of
 from ojs_stream.core.names import is_job_id
-from ojs_stream.core.records import IdRecord, JobRecord, Moved, QueueRecord, Record, decode_record
+from ojs_stream.core.records import IdRecord, JobRecord, Key, Moved, QueueRecord, Record, decode_record, has_room
 from ojs_stream.core.selection import Filter
 from ojs_stream.core.states import STATES, State
 from ojs_stream.errors import UnavailableError
+from ojs_stream.store.cron_reads import CronReads
 from ojs_stream.store.event_reads import EventReads
+from ojs_stream.store.limit_reads import LimitReads
 from ojs_stream.store.lock_reads import LockReads
 from ojs_stream.store.queue_reads import QueueReads
 from ojs_stream.store.reads import Read, Reads
@@ -35,6 +37,7 @@ from ojs_stream.store.scans import (
 )
 from ojs_stream.store.walks import Matches, walk
 from ojs_stream.store.worker_reads import WorkerReads
+from ojs_stream.store.workflow_reads import WorkflowReads
 
 FOLLOW_MAX = 8
 """So many notes (``moved``, id records) a lookup follows."""
@@ -80,14 +83,17 @@ def _matches_type(wanted: str) -> Keep:
 
 
 class Queries:
-    """Reads for the views; ``queues``, ``workers`` and ``events`` have their own classes."""
+    """Reads for the views; queues, workers, limits, locks, crons, events, workflows have their own classes."""
 
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
         self.homes = reads.homes
         self.queues = QueueReads(reads)
         self.workers = WorkerReads(reads)
+        self.limits = LimitReads(reads)
         self.events = EventReads(reads)
+        self.workflows = WorkflowReads(reads)
+        self.crons = CronReads(reads)
         self.locks = LockReads(reads)
         self._look: _Look | None = None
 
@@ -162,9 +168,10 @@ class Queries:
         names = [wanted.queue] if wanted.queue else await self.queues.names()
         states = wanted.states or STATES
         sources = [
-            Source(home_of(name, self.homes), ("state", name, state), newest_first=state in _NEWEST_FIRST)
+            Source(home_of(name, self.homes), key, newest_first=state in _NEWEST_FIRST)
             for state in states
             for name in names
+            for key in _indexes_of(name, state)
         ]
         return await Chain(self._reads, sources).page(page, wanted.keep())
 
@@ -264,12 +271,19 @@ class _Look:
 def _claimable(answers: Sequence[Any], now_ms: int) -> bool:
     ready, scheduled, retryable, queue = answers
     due = any(score <= now_ms for _, score in scored(scheduled) + scored(retryable))
-    return (ready > 0 or due) and not _paused(queue)
+    return (ready > 0 or due) and not _closed(queue)
 
 
 _NEWEST_FIRST = frozenset(("pending", "active", "completed", "cancelled", "discarded"))
 
 
-def _paused(data: bytes | None) -> bool:
+def _indexes_of(queue: str, state: State) -> list[Key]:
+    """Where the jobs of a state are: those that wait for a slot of a limit come after the ready ones."""
+    key = ("state", queue, state)
+    return [key, ("held", queue)] if state == "available" else [key]
+
+
+def _closed(data: bytes | None) -> bool:
+    """Paused, or at the limit on the whole queue."""
     record = decode_record(("queue", ""), data) if data else None
-    return isinstance(record, QueueRecord) and record.paused
+    return isinstance(record, QueueRecord) and (record.paused or not has_room(record))

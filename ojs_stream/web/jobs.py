@@ -15,6 +15,7 @@ from ojs_stream.store.scans import Found, Page
 from ojs_stream.web.addressing import find_job, submit_to_job
 from ojs_stream.web.answer import Answer
 from ojs_stream.web.enqueuing import headers_of, jobs_of, submit_jobs
+from ojs_stream.web.limits import limit_header
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.paging import pagination_of
 from ojs_stream.web.replays import replay_of
@@ -28,7 +29,7 @@ async def enqueue(call: Call) -> Answer:
     job = parse_job(body, call.site.rules, call.site.new_job_id)
     outcome = await submit_jobs(call, (job,), batch=False, replay=replay_of(call, "jobs", body))
     (raw,) = await jobs_of(call, outcome)
-    headers = {"location": f"{API}/jobs/{id_of(raw)}", **headers_of(outcome)}
+    headers = {"location": f"{API}/jobs/{id_of(raw)}", **headers_of(outcome), **limit_header(job.limit)}
     if "existing" in outcome.data:
         return call.answer(with_fields(job_body(raw), deduplicated=True), 200, **headers)
     return call.answer(job_body(raw), 201, **headers)

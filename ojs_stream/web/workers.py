@@ -92,6 +92,7 @@ async def _nack(call: Call, given: NackRequest) -> Answer:
         details=failure.details,
         backtrace=failure.backtrace,
         error_class=failure.error_class,
+        limit_until=failure.limit_until,
         dice=stamp.dice(),
         **call.base,
     )

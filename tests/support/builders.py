@@ -15,15 +15,17 @@ import msgspec
 from msgspec import Raw
 
 from ojs_stream.core.commands import (
+    CancelWorkflow,
     Claim,
     Command,
     Enqueue,
     Genesis,
     Nack,
     NewJob,
+    StartWorkflow,
     Tick,
 )
-from ojs_stream.core.homes import home_of
+from ojs_stream.core.homes import home_in_id, home_of
 from ojs_stream.core.outcomes import Effect, Event, Outcome
 from ojs_stream.core.records import (
     ConfigRecord,
@@ -269,7 +271,9 @@ class Fold:
             return home_of(asked.replay, self.homes) if asked.replay else deciding_home(asked.jobs, self.homes)
         if isinstance(asked, Claim):
             return home_of(asked.queues[0], self.homes)
-        for name in ("queue", "worker_id"):
+        if isinstance(asked, StartWorkflow | CancelWorkflow):
+            return home_in_id(asked.id)
+        for name in ("queue", "worker_id", "name"):
             value = getattr(asked, name, "")
             if value and not hasattr(asked, "job_id") and not hasattr(asked, "job_ids"):
                 return home_of(value, self.homes)

@@ -10,6 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from tests.support.recount_flows import recount_workflows, workflow_indexes
+
 Dump = dict[str, Any]
 STATES = ("available", "active", "scheduled", "retryable", "pending", "completed", "cancelled", "discarded")
 DEADLINES = {"stage": "deadline", "replay": "until"}
@@ -19,7 +21,7 @@ FINAL = {"completed": "completed_ms", "cancelled": "cancelled_ms", "discarded": 
 
 def recount(dump: Dump) -> list[str]:
     """Everything that is wrong in one home, as sentences; empty when all adds up."""
-    return [*_indexes(dump), *_counters(dump), *_watched(dump), *_sequences(dump)]
+    return [*_indexes(dump), *_counters(dump), *_watched(dump), *_sequences(dump), *recount_workflows(dump)]
 
 
 def recount_all(dumps: Sequence[Dump]) -> list[str]:
@@ -42,7 +44,8 @@ def _wanted(dump: Dump) -> dict[str, dict[str, int]]:
     wanted: dict[str, dict[str, int]] = defaultdict(dict)
     for job_id, record in jobs(dump).items():
         job, ctl = record["job"], record["ctl"]
-        wanted[f"state:{job['queue']}:{job['state']}"][job_id] = _place(job, ctl)
+        index = f"held:{job['queue']}" if _held(record) else f"state:{job['queue']}:{job['state']}"
+        wanted[index][job_id] = _place(job, ctl)
         for index, deadline in _deadline(job, ctl):
             wanted[f"due:{index}"][job_id] = deadline
         if job["state"] == "active" and job.get("worker_id"):
@@ -57,6 +60,8 @@ def _wanted(dump: Dump) -> dict[str, dict[str, int]]:
     wanted["due:reap"].update(_deadlines(dump))
     _want_locks(dump, wanted)
     _want_queues(dump, wanted)
+    _want_limits(dump, wanted)
+    _want_crons(dump, wanted)
     return {name: content for name, content in wanted.items() if content}
 
 
@@ -66,6 +71,13 @@ def _deadlines(dump: Dump) -> dict[str, int]:
         for kind, field in DEADLINES.items()
         for name, record in _kind(dump, kind).items()
     }
+
+
+def _want_crons(dump: Dump, wanted: dict[str, dict[str, int]]) -> None:
+    for name, entry in _kind(dump, "cron").items():
+        wanted["crons"][name] = 0
+        if entry.get("enabled", True) and entry.get("next_at"):
+            wanted["due:cron"][f"cron:{name}"] = entry["next_at"]
 
 
 def _want_locks(dump: Dump, wanted: dict[str, dict[str, int]]) -> None:
@@ -83,6 +95,27 @@ def _want_queues(dump: Dump, wanted: dict[str, dict[str, int]]) -> None:
             wanted["queues"][name] = 0
         if queue.get("ending"):
             wanted["due:reap"][f"queue:{name}"] = queue["ending"]["look_at"]
+        rate = (queue.get("limit") or {}).get("rate")
+        if rate and queue.get("window") and queue.get("starts", 0) >= rate["limit"]:
+            wanted["due:run"][f"queue:{name}"] = queue["window"] + rate["period_ms"]
+
+
+def _want_limits(dump: Dump, wanted: dict[str, dict[str, int]]) -> None:
+    for key, limit in _kind(dump, "limit").items():
+        wanted["limits"][key] = 0
+        for index, field in (("due:run", "wake_at"), ("due:reap", "forget_at")):
+            if limit.get(field):
+                wanted[index][f"limit:{key}"] = limit[field]
+    for job_id, slot in _kind(dump, "slot").items():
+        if slot["state"] == "waiting":
+            wanted[f"waiting:{slot['key']}"][f"slot:{job_id}"] = slot["score"]
+        elif slot["state"] == "granted":
+            wanted[f"granted:{slot['key']}"][f"slot:{job_id}"] = slot["at"]
+            wanted[f"worst:{slot['key']}"][f"slot:{job_id}"] = -slot["score"]
+
+
+def _held(record: dict[str, Any]) -> bool:
+    return record["job"]["state"] == "available" and bool(record["ctl"].get("held"))
 
 
 def _place(job: dict[str, Any], ctl: dict[str, Any]) -> int:
@@ -113,6 +146,8 @@ def _deadline(job: dict[str, Any], ctl: dict[str, Any]) -> list[tuple[str, int]]
 def _indexes(dump: Dump) -> list[str]:
     stored = {name: content for name, content in dump.items() if isinstance(content, dict) and name != "events"}
     wanted = _wanted(dump)
+    for name, entries in workflow_indexes(dump).items():
+        wanted.setdefault(name, {}).update(entries)
     problems: list[str] = []
     for name in sorted(stored.keys() | wanted.keys()):
         have, want = stored.get(name, {}), wanted.get(name, {})
@@ -128,12 +163,28 @@ def _counters(dump: Dump) -> list[str]:
     found: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(STATES, 0))
     for record in jobs(dump).values():
         found[record["job"]["queue"]][record["job"]["state"]] += 1
+    held = Counter(record["job"]["queue"] for record in jobs(dump).values() if _held(record))
     queues = _kind(dump, "queue")
     problems = [f"queue {name} has jobs and no record" for name in found.keys() - queues.keys()]
     for name, queue in queues.items():
         have = {state: queue.get("counts", {}).get(state, 0) for state in STATES}
         if have != found[name]:
             problems.append(f"queue {name} counts {have}, there are {found[name]}")
+        if queue.get("held", 0) != held[name]:
+            problems.append(f"queue {name} counts {queue.get('held', 0)} held jobs, there are {held[name]}")
+    return problems + _slots(dump)
+
+
+def _slots(dump: Dump) -> list[str]:
+    found = Counter((slot["key"], slot["state"]) for slot in _kind(dump, "slot").values())
+    limits = _kind(dump, "limit")
+    problems = [f"slots of {key} and no such limit" for key, _ in found if key not in limits]
+    for key, limit in limits.items():
+        problems += [
+            f"limit {key}: {limit.get(state, 0)} {state}, there are {found[key, state]}"
+            for state in ("waiting", "granted", "active")
+            if limit.get(state, 0) != found[key, state]
+        ]
     return problems
 
 

@@ -392,6 +392,5 @@ def new_record(world: World, new: NewJob, moment: int) -> JobRecord:
         watchers=new.watchers,
         unique=new.unique,
         limit=new.limit,
-        held=new.limit is not None,
     )
     return JobRecord(job, ctl, own(new.extra))

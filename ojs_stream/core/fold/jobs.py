@@ -108,7 +108,7 @@ def insert(world: World, record: JobRecord) -> JobRecord:
         return known
     ensure_queue(world, record.job.queue)
     if record.job.state == "available":
-        ctl = structs.replace(record.ctl, sequence=world.next_sequence())
+        ctl = structs.replace(record.ctl, sequence=world.next_sequence(), **asking(record))
         record = JobRecord(record.job, ctl, record.extra)
     store(world, record)
     world.tally(record.job.queue, "totals", "enqueued", 1)
@@ -150,12 +150,19 @@ def make_available(
             "due": 0,
             "lease": 0,
             "timeout_at": 0,
-            "held": record.ctl.limit is not None,
+            **asking(record),
         },
     )
     store(world, moved)
     announce(world, moved, reason)
     return moved
+
+
+def asking(record: JobRecord) -> dict[str, Any]:
+    """The fields of ``ctl`` of a job that becomes available: under a limit it asks for a slot of it."""
+    if record.ctl.limit is None:
+        return {}
+    return {"held": True, "ask": record.ctl.ask + 1}
 
 
 def entry(world: World, record: JobRecord, failure: Failure) -> ErrorEntry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Raw, structs
 
 from ojs_stream.core.commands import Ack, Claim, Command, Extend, GiveBack, Nack
+from ojs_stream.core.fold import limits
 from ojs_stream.core.fold.jobs import (
     Failure,
     about,
@@ -68,7 +69,10 @@ def claim(world: World, command: Claim) -> Outcome:
         if queue is None or queue.paused:
             continue
         _promote_due(world, name)
-        claimed.extend(_claim_from(world, name, room, command))
+        room = min(room, limits.claimable(world, limits.bound(world, queue)))
+        started = _claim_from(world, name, room, command)
+        limits.count_starts(world, name, len(started))
+        claimed.extend(started)
     return Outcome(jobs=tuple(claimed))
 
 
@@ -83,7 +87,7 @@ def _promote_due(world: World, queue: str) -> None:
 
 
 def _due(world: World, index: Key) -> list[tuple[int, str]]:
-    due = [(at, job_id) for at, job_id in world.head(index, PROMOTED_MAX) if at <= world.now]
+    due = world.due(index, PROMOTED_MAX)
     world.require([("job", job_id) for _, job_id in due])
     return due
 
@@ -175,6 +179,7 @@ def nack(world: World, command: Nack) -> Outcome | None:
         details=command.details,
         backtrace=command.backtrace,
     )
+    limits.told_to_wait(world, record, command.limit_until, command.message)
     if command.requeue:
         return answer(make_available(world, record, reason="requeued", **remember(world, record, failure)))
     end = _verdict(world, record, command)

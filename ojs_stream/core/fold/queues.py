@@ -8,6 +8,7 @@ from __future__ import annotations
 from msgspec import structs
 
 from ojs_stream.core.commands import Configure, Configured, Drain, Pause, Resume
+from ojs_stream.core.fold import limits
 from ojs_stream.core.fold.jobs import ensure_queue
 from ojs_stream.core.fold.rooms import own_config
 from ojs_stream.core.names import DEFAULT_CONFIG
@@ -94,6 +95,9 @@ def store_config(world: World, name: str, config: ConfigRecord) -> None:
 def publish(world: World, name: str, config: ConfigRecord | None) -> None:
     """The configuration as it is now, or that there is none any more, here and at every other home."""
     world.put(("config", name), config)
+    queue = world.queue(name) if name != DEFAULT_CONFIG else None
+    if queue is not None:
+        limits.bound(world, queue)
     for home in range(world.homes):
         if home != world.home:
             world.message(home, system_command(Configured, queue=name, config=config))

@@ -80,6 +80,8 @@ def _note(world: World, record: JobRecord, *, removed: bool = False) -> JobNote:
         at=world.now,
         created=ctl.created,
         score=score_of(record) if job.state == "available" else 0,
+        ask=ctl.ask,
+        held=ctl.held,
         unique=ctl.unique,
         limit=ctl.limit,
         result=job.result if ctl.watchers else UNSET,
