@@ -590,9 +590,9 @@ class World:
 
 def _record_of(queue: str, group: str) -> Key:
     """The record that has the counters of a group."""
-    if group in ("counts", "totals"):
-        return ("queue", queue)
-    return ("minute", queue, str(int(group) % MINUTE_SLOTS))
+    if group.isdigit():
+        return ("minute", queue, str(int(group) % MINUTE_SLOTS))
+    return ("queue", queue)
 
 
 def system_command(kind: type[Command], **fields: Any) -> Any:
