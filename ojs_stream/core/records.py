@@ -243,7 +243,7 @@ class QueueRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     held: int = 0
     """So many of the available jobs wait for a slot of their limits."""
     limit: QueueLimit | None = None
-    """As its configuration says (``fold/limits.py: bound``)."""
+    """As its configuration says (``fold/limits.py: follow_config``)."""
     window: int = 0
     """When the window of the queue's own rate began: with its first start (ms)."""
     starts: int = 0
@@ -631,6 +631,8 @@ class SlotRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     home: int
     """Where the job is."""
     queue: str
+    created: int
+    """When the job was enqueued (ms): its id may have been that of another one before."""
     ask: int
     """Which ask of the job this is."""
     ticket: int
