@@ -480,6 +480,8 @@ class SlotRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     home: int
     """Where the job is."""
     queue: str
+    created: int
+    """When the job was enqueued (ms): its id may have been that of another one before."""
     ask: int
     """Which ask of the job this is."""
     ticket: int

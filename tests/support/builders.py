@@ -19,11 +19,13 @@ from ojs_stream.core.commands import (
     Command,
     Enqueue,
     Genesis,
+    LimitOverride,
     Nack,
     NewJob,
     Tick,
 )
 from ojs_stream.core.homes import home_of
+from ojs_stream.core.limits import limit_home
 from ojs_stream.core.outcomes import Effect, Event, Outcome
 from ojs_stream.core.records import (
     ConfigRecord,
@@ -269,6 +271,8 @@ class Fold:
             return home_of(asked.replay, self.homes) if asked.replay else deciding_home(asked.jobs, self.homes)
         if isinstance(asked, Claim):
             return home_of(asked.queues[0], self.homes)
+        if isinstance(asked, LimitOverride):
+            return limit_home(asked.key, self.homes)
         for name in ("queue", "worker_id"):
             value = getattr(asked, name, "")
             if value and not hasattr(asked, "job_id") and not hasattr(asked, "job_ids"):

@@ -24,6 +24,7 @@ from ojs_stream.core.commands import (
     Enqueue,
     Extend,
     GiveBack,
+    LimitOverride,
     NewJob,
     Pause,
     Promote,
@@ -39,9 +40,23 @@ from ojs_stream.core.commands import (
 from ojs_stream.core.config_body import parse_config_body
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.names import DEFAULT_CONFIG
-from ojs_stream.core.records import Retention, UniqueRule
+from ojs_stream.core.records import LimitRule, Override, Retention, UniqueRule
 from ojs_stream.core.states import STATES
-from tests.support.builders import MINUTE, SECOND, Fold, claim, command, enqueue, job, nack, policy, tick, unique
+from tests.support.builders import (
+    MINUTE,
+    SECOND,
+    START,
+    Fold,
+    claim,
+    command,
+    enqueue,
+    job,
+    nack,
+    policy,
+    tick,
+    unique,
+)
+from tests.support.limits import rule
 
 Step = tuple[int, int | None, Command]
 QUEUES = ("alpha", "beta", "gamma")
@@ -92,6 +107,8 @@ def _jobs(homes: int) -> st.SearchStrategy[Any]:
             {"retry": policy(max_attempts=1)},
             *({"unique": rule} for rule in _rules(homes)),
             {"unique": _rules(homes)[0], "delay_ms": 1_500},
+            *({"limit": limit} for limit in _limits(homes)),
+            {"limit": _limits(homes)[0], "priority": 50, "visibility_timeout_ms": 3 * SECOND},
         ]
     )
     return st.builds(build, st.integers(0, IDS - 1), options)
@@ -100,6 +117,16 @@ def _jobs(homes: int) -> st.SearchStrategy[Any]:
 def _repeatable(jobs: list[NewJob], key: str, partial: bool) -> Enqueue:
     """An enqueue under a key that others of the history use too, with the same or with another body."""
     return structs.replace(enqueue(*jobs), replay=key, body=str(len(jobs)), partial=partial)
+
+
+def _limits(homes: int) -> list[LimitRule]:
+    """Of one key shared by all queues, of one that lives with a queue, and for jobs that do not wait."""
+    return [
+        rule("shared", homes=homes, concurrency=1),
+        rule("queue:alpha", homes=homes, rate=(1, 2 * SECOND)),
+        rule("busy", homes=homes, throttle=(1, SECOND), on_limit="reschedule"),
+        rule("busy", homes=homes, concurrency=1, on_limit="drop"),
+    ]
 
 
 def _rules(homes: int) -> list[UniqueRule]:
@@ -145,7 +172,14 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
         workers,
     )
     failures = st.sampled_from(
-        [{}, {"requeue": True}, {"code": "DEAD_LETTER"}, {"retryable": False}, {"details": Raw(b"[1]")}]
+        [
+            {},
+            {"requeue": True},
+            {"code": "DEAD_LETTER"},
+            {"retryable": False},
+            {"limit_until": START + 4 * SECOND},
+            {"details": Raw(b"[1]")},
+        ]
     )
     return st.one_of(
         st.builds(lambda jobs: enqueue(*jobs), new),
@@ -186,6 +220,10 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
         ),
         st.builds(lambda worker: command(Direct, worker_id=worker, directive="running"), workers),
         st.builds(lambda worker: command(RemoveWorker, worker_id=worker), workers),
+        st.builds(
+            lambda given: command(LimitOverride, key="shared", override=given),
+            st.sampled_from((None, Override(concurrency=0), Override(concurrency=3, until=START + 9 * SECOND))),
+        ),
         st.builds(tick, st.sampled_from(("run", "reap"))),
         st.builds(tick, st.sampled_from(("run", "reap"))),
     )

@@ -79,7 +79,7 @@ def observe(world: World, watcher: Watcher, note: JobNote) -> None:
     """A job under the limit has changed its state."""
     world.require(keys_of(watcher, note))
     slot = world.find(("slot", note.id), SlotRecord)
-    if slot is not None and note.ask < slot.ask:
+    if slot is not None and (note.created, note.ask) < (slot.created, slot.ask):
         # From the home that the job has left: it has asked again from its new one.
         return
     limit = _with_rule(world.find(("limit", watcher.name), LimitRecord), watcher.name, note)
@@ -105,7 +105,7 @@ def _with_rule(limit: LimitRecord | None, key: str, note: JobNote) -> LimitRecor
 
 
 def _ask(world: World, limit: LimitRecord, slot: SlotRecord | None, note: JobNote) -> LimitRecord:
-    if slot is not None and (slot.ask == note.ask or not note.held):
+    if slot is not None and _is_same(slot, note):
         # Its priority may have changed, or its queue.
         priority, ticket = divmod(note.score, SEQUENCE_SPAN)
         place = priority * SEQUENCE_SPAN + slot.score % SEQUENCE_SPAN
@@ -120,10 +120,15 @@ def _ask(world: World, limit: LimitRecord, slot: SlotRecord | None, note: JobNot
     return _no_room(world, limit, new, note)
 
 
+def _is_same(slot: SlotRecord, note: JobNote) -> bool:
+    """No new ask: the job waits, or has its slot."""
+    return slot.created == note.created and (slot.ask == note.ask or not note.held)
+
+
 def _new_slot(world: World, limit: LimitRecord, before: SlotRecord | None, note: JobNote) -> SlotRecord:
     """A job that came back to its old place in its queue (a lost lease) has its old place here too."""
     priority, ticket = divmod(note.score, SEQUENCE_SPAN)
-    same = before is not None and before.ticket == ticket and not before.recalled
+    same = before is not None and (before.created, before.ticket) == (note.created, ticket) and not before.recalled
     place = before.score % SEQUENCE_SPAN if before is not None and same else world.next_sequence()
     return SlotRecord(
         key=limit.key,
@@ -131,6 +136,7 @@ def _new_slot(world: World, limit: LimitRecord, before: SlotRecord | None, note:
         state="waiting",
         home=note.home,
         queue=note.queue,
+        created=note.created,
         ask=note.ask,
         ticket=ticket,
         score=priority * SEQUENCE_SPAN + place,
