@@ -119,7 +119,11 @@ def _attach_timers(app: OjsApp) -> None:
     async def reaper(_app: Any) -> None:
         await app.runtime.reaper.run_once()
 
+    async def cron(_app: Any) -> None:
+        await app.runtime.cron.run_once()
+
     app.timer(SCHEDULER_S, name="scheduler")(scheduler)
+    app.timer(SCHEDULER_S, name="cron")(cron)
     app.timer(REAPER_S, name="reaper")(reaper)
 
 

@@ -38,6 +38,7 @@ from ojs_stream.store.connections import IO_TIMEOUT_S, open_reads, open_redis
 from ojs_stream.store.queries import Queries
 from ojs_stream.store.reads import Positions, Reads
 from ojs_stream.store.redis import RedisStore
+from ojs_stream.timers.cron import CronTicker
 from ojs_stream.timers.ticker import Ticker
 from ojs_stream.web import parser_errors
 from ojs_stream.web.context import Context, Limits
@@ -169,6 +170,11 @@ class Runtime:
         )
         self.scheduler = self._ticker("run")
         self.reaper = self._ticker("reap")
+        self.cron = CronTicker(
+            self.queries.crons.due,
+            owners=lambda: list(self.engine.owners.values()),
+            submit=self._submit_system,
+        )
 
     def rules(self) -> Rules:
         """What a job may be, for the bulk agent as for the views."""

@@ -16,6 +16,8 @@ from tests.support.servers import BrokerHandle, RedisHandle, ServerHandle, Worke
 WorkerFactory = Callable[..., Awaitable[Worker]]
 
 Handle = TypeVar("Handle", bound=ServerHandle)
+#: What is said to the tests, not to a server.
+OURS = frozenset({"OJS_TEST_SERVERS", "OJS_CONFORMANCE_SUITES"})
 REPORTS = pytest.StashKey[dict[str, bool]]()
 
 
@@ -23,7 +25,7 @@ REPORTS = pytest.StashKey[dict[str, bool]]()
 def _no_settings_of_the_developer() -> None:
     """A shell with KAFKA_BROKERS or OJS_* set must not steer a test."""
     for name in list(os.environ):
-        if name.startswith(("OJS_", "KAFKA_", "REDIS_", "FAUST_")) and name != "OJS_TEST_SERVERS":
+        if name.startswith(("OJS_", "KAFKA_", "REDIS_", "FAUST_")) and name not in OURS:
             del os.environ[name]
 
 

@@ -53,6 +53,8 @@ MESSAGES_HOLD_S = 60.0
 HELD_MESSAGES_MAX = 2_000
 """With so many more held by a catch-up, those that their destinations have folded by now are let go."""
 OUTCOME_AGE_MS_MAX = OUTCOME_S * 1000
+DUE_INDEXES = ("run", "reap", "cron")
+"""What the timers look at: scheduled and retryable jobs, everything that ends, cron entries."""
 OUTBOX_TOPICS = ("events", "retry", "dead", "commands.dead")
 Phase = Literal["starting", "catching_up", "live", "refused", "closed"]
 
@@ -151,9 +153,9 @@ class Owner:
         self._known = Known()
         self._releasing: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
-        self.deadlines: dict[str, int | None] = {"run": None, "reap": None}
+        self.deadlines: dict[str, int | None] = dict.fromkeys(DUE_INDEXES)
         """The earliest entry of each due index as far as it is known: never later than the store's."""
-        self._noted: dict[str, int | None] = {"run": None, "reap": None}
+        self._noted: dict[str, int | None] = dict.fromkeys(DUE_INDEXES)
         self._refreshing = asyncio.Lock()
 
     # -- from outside -------------------------------------------------------------------------------------

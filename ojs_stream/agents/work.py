@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ojs_stream.agents.owner import Owner
+from ojs_stream.agents.owner import DUE_INDEXES, Owner
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.records import QueueRecord, has_room
 from ojs_stream.core.world import World
@@ -47,7 +47,7 @@ class Work:
 
     @staticmethod
     def _note_deadlines(owner: Owner, world: World) -> None:
-        for index in ("run", "reap"):
+        for index in DUE_INDEXES:
             view = world.indexes.get(("due", index))
             if view is None or not view.changes:
                 continue

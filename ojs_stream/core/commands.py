@@ -13,9 +13,11 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from ojs_stream.core.records import (
     ConfigRecord,
     ErrorEntry,
+    Flow,
     Hold,
     JobRecord,
     LimitRule,
+    OverlapPolicy,
     Override,
     Pressure,
     Retention,
@@ -378,6 +380,56 @@ class Adopt(Command, frozen=True, kw_only=True, omit_defaults=True, tag="adopt")
     """Homes that it passes by first: those of its watchers, so that its notes reach them in order."""
 
 
+class PutCron(Command, frozen=True, kw_only=True, omit_defaults=True, tag="put_cron"):
+    """Register a cron entry, or change one (``changes``: only that version of it)."""
+
+    name: str
+    expression: str
+    timezone: str
+    overlap: OverlapPolicy
+    job: NewJob
+    template: Raw
+    anchor: int
+    next_at: int
+    """The first instant of the schedule after now, 0 if there is none."""
+    enabled: bool | None = None
+    """``None``: as it is, and a new one is enabled."""
+    description: str | None = None
+    changes: int = 0
+
+
+class SwitchCron(Command, frozen=True, kw_only=True, omit_defaults=True, tag="switch_cron"):
+    """Pause a cron entry, or let it fire again: ``next_at`` is of its ``version`` then."""
+
+    name: str
+    enabled: bool
+    next_at: int = 0
+    version: int = 0
+
+
+class DeleteCron(Command, frozen=True, kw_only=True, omit_defaults=True, tag="delete_cron"):
+    """Forget a cron entry; its jobs stay."""
+
+    name: str
+
+
+class TriggerCron(Command, frozen=True, kw_only=True, omit_defaults=True, tag="trigger_cron"):
+    """Run a cron entry now, whatever its schedule says."""
+
+    name: str
+
+
+class Fire(Command, frozen=True, kw_only=True, omit_defaults=True, tag="fire"):
+    """From the cron timer: ``tick`` is the latest instant of the version's schedule, ``next_at`` the next."""
+
+    name: str
+    tick: int
+    next_at: int
+    version: int
+    missed: int = 0
+    """So many instants since the entry's ``next_at`` have passed before ``tick``."""
+
+
 class Configure(Command, frozen=True, kw_only=True, omit_defaults=True, tag="configure"):
     """Set the configuration of a queue, or of the template ``_default``, at its home."""
 
@@ -465,6 +517,53 @@ class LimitOverride(Command, frozen=True, kw_only=True, omit_defaults=True, tag=
     override: Override | None = None
 
 
+class NewStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A step of a new workflow: a ``job`` or a ``flow``. Its number is its place in the command."""
+
+    id: str
+    type: str
+    parent: int = -1
+    callback: str = ""
+    depends: tuple[int, ...] = ()
+    """Steps of the same flow that must complete first."""
+    flow: Flow | None = None
+    job: NewJob | None = None
+
+
+class StartWorkflow(Command, frozen=True, kw_only=True, omit_defaults=True, tag="start_workflow"):
+    """Store a workflow and start what depends on nothing. The members of every flow stand together."""
+
+    id: str
+    name: str
+    flow: Flow
+    steps: tuple[NewStep, ...]
+    retention: Retention
+    replay: str = ""
+    """The client's ``Idempotency-Key``."""
+    body: str = ""
+    """A hash of the request under that key."""
+
+
+class CancelWorkflow(Command, frozen=True, kw_only=True, omit_defaults=True, tag="cancel_workflow"):
+    """A client wants a workflow ended, with all of its jobs."""
+
+    id: str
+    reason: str = ""
+
+
+class CancelMembers(Command, frozen=True, kw_only=True, omit_defaults=True, tag="cancel_members"):
+    """Message: jobs of a cancelled workflow, on the way that their enqueue took before."""
+
+    job_ids: tuple[str, ...]
+    reason: str = ""
+
+
+class DropWorkflow(Command, frozen=True, kw_only=True, omit_defaults=True, tag="drop_workflow"):
+    """Message of a home to itself: remove a part of a workflow whose retention is over."""
+
+    id: str
+
+
 AnyCommand = (
     Genesis
     | Reset
@@ -497,15 +596,24 @@ AnyCommand = (
     | RetryDead
     | DeleteDead
     | Adopt
-    | Grant
-    | Ungrant
-    | Divert
-    | LimitPause
-    | LimitOverride
+    | PutCron
+    | SwitchCron
+    | DeleteCron
+    | TriggerCron
+    | Fire
     | Configure
     | Configured
     | Drain
     | Purge
     | DeleteQueue
     | EmptyQueue
+    | Grant
+    | Ungrant
+    | Divert
+    | LimitPause
+    | LimitOverride
+    | StartWorkflow
+    | CancelWorkflow
+    | CancelMembers
+    | DropWorkflow
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import lru_cache
 
 VERSION_7 = 0x7000
@@ -29,3 +30,9 @@ def event_id(log_id: str, home: int, number: int, now_ms: int) -> str:
 def derived_job_id(partition: int, offset: int, timestamp_ms: int, home: int) -> str:
     """The job id of a bulk record; its ten lowest bits are the job's home, as in every server-made id."""
     return _uuid7(timestamp_ms, partition, (offset & 0xFFFFFFFFFFFF) << 10 | home)
+
+
+def named_job_id(name: str, ms: int, home: int) -> str:
+    """The job id that follows from a name and an instant, such as the tick of a cron entry."""
+    digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    return _uuid7(ms, digest >> 52, digest << 10 | home)

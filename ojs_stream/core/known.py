@@ -1,7 +1,8 @@
 """What an owner need not read again: it is the only writer, as long as no fence says otherwise.
 
-Queues, their configurations and minutes (every round touches them), limits, active jobs, and the heads of ready
-indexes with their jobs. Only speed depends on it; whoever doubts it starts with an empty one.
+Queues, their configurations and minutes (every round touches them), limits, workflows whose steps end, active
+jobs, and the heads of ready indexes with their jobs. Only speed depends on it; whoever doubts it starts with an
+empty one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ JOB_BYTES_MAX = 16 * 1024
 WINDOW_ENTRIES_MAX = 1_024
 """A longer window is cut to its head: a million waiting jobs stay in the store."""
 
+_KEPT_KINDS = frozenset(("queue", "minute", "config", "limit", "workflow"))
 _JOB_BYTES = 2_500
 _ERROR_BYTES = 500
 _COUNTERS_BYTES = 750
@@ -84,7 +86,7 @@ class Known:
     def _worth(self, key: Key, record: Record | None) -> int:
         """How many bytes to keep the record for; 0: it is not soon asked for again, or too large."""
         if not isinstance(record, JobRecord):
-            return _COUNTERS_BYTES if key[0] in ("queue", "minute", "config", "limit") else 0
+            return _COUNTERS_BYTES if key[0] in _KEPT_KINDS else 0
         state = record.job.state
         if state == "active" or (state == "available" and self._is_next(record.job)):
             size = _bytes_of_job(record)

@@ -59,16 +59,29 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
     paused_by: str | None = None
     resumed_by: str | None = None
     changed_at: str | None = None
-    key: str | None = None
-    strategy: str | None = None
-    limit: int | None = None
-    current: int | None = None
-    until: str | None = None
+    workflow_id: str | None = None
+    workflow_name: str | None = None
+    workflow_type: str | None = None
+    total_steps: int | None = None
+    step_id: str | None = None
+    step_type: str | None = None
+    steps_remaining: int | None = None
+    failed_step_id: str | None = None
+    cron_name: str | None = None
+    cron_expr: str | None = None
+    timezone: str | None = None
+    run_count: int | None = None
+    existing_job_id: str | None = None
     previous_priority: int | None = None
     new_priority: int | None = None
     depth: int | None = None
     bound: int | None = None
     jobs_affected: int | None = None
+    key: str | None = None
+    strategy: str | None = None
+    limit: int | None = None
+    current: int | None = None
+    until: str | None = None
 
 
 class Event(Struct, frozen=True, kw_only=True):

@@ -210,13 +210,6 @@ class Totals(Struct, frozen=True, kw_only=True):
     cancelled: int = 0
 
 
-class QueueLimit(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A limit on all jobs of a queue, checked by its claims; ``None``: not limited in that way."""
-
-    concurrency: int | None = None
-    rate: Window | None = None
-
-
 class Ending(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A queue is being deleted: what becomes of the jobs that wait or run in it."""
 
@@ -224,6 +217,13 @@ class Ending(Struct, frozen=True, kw_only=True, omit_defaults=True):
     target: str = ""
     look_at: int = 0
     """When the reaper looks again whether the last active job has ended (ms)."""
+
+
+class QueueLimit(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A limit on all jobs of a queue, checked by its claims; ``None``: not limited in that way."""
+
+    concurrency: int | None = None
+    rate: Window | None = None
 
 
 class QueueRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -238,7 +238,7 @@ class QueueRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     held: int = 0
     """So many of the available jobs wait for a slot of their limits."""
     limit: QueueLimit | None = None
-    """What its configuration says of it, as its home last knew."""
+    """As its configuration says (``fold/limits.py: bound``)."""
     window: int = 0
     """When the window of the queue's own rate began: with its first start (ms)."""
     starts: int = 0
@@ -410,25 +410,171 @@ class ConfigRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Exact, or a beginning with ``*`` behind it."""
 
 
+OverlapPolicy = Literal["skip", "allow", "cancel_previous", "enqueue"]
+
+
+class CronJob(Struct, frozen=True):
+    """A job of a cron entry that is not over, as far as the entry knows."""
+
+    id: str
+    queue: str
+
+
+class CronRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One occurrence of a cron entry. Instants in ms since the epoch."""
+
+    due: int
+    """The instant of the schedule; of a run by hand, when it was asked for."""
+    at: int
+    """When it was decided."""
+    outcome: Literal["triggered", "skipped"]
+    job: str = ""
+    """The job that was enqueued, or was to be."""
+    reason: str = ""
+    """Why it was skipped; ``manual`` for a run by hand."""
+    state: str = ""
+    """How the job has ended; empty while it has not."""
+    missed: int = 0
+    """So many instants before this one passed while nobody could look; they are not made up for."""
+
+
 class CronRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A cron entry at hash(its name)."""
+    """A cron entry at hash(its name) (OJS.md 5.2). Instants in ms since the epoch, 0 = none."""
 
     name: str
+    expression: str
+    template: Raw
+    """The job as the client wrote it: an object with ``type``, ``args`` and maybe ``meta``, ``options``."""
+    job: Raw
+    """The checked ``NewJob`` that each run enqueues, as JSON; its id is made then."""
+    serial: int
+    """Unlike for every entry of this home, also of the same name: ids of jobs are derived from it."""
+    version: int
+    """+1 with every change of the definition: what was computed from an older one is void."""
+    anchor: int
+    """Where ``@every`` counts from."""
+    created: int
+    updated: int
+    timezone: str = "UTC"
+    overlap: OverlapPolicy = "skip"
+    enabled: bool = True
+    description: str | None = None
     next_at: int = 0
-    """When it fires next (ms); 0: never (paused)."""
+    """When it fires next; 0: never (paused)."""
+    last_tick: int = 0
+    """The last instant of the schedule that was decided: it and all before it never fire again."""
+    last_run: int = 0
+    runs: int = 0
+    running: tuple[CronJob, ...] = ()
+    """The newest of its jobs that are not over, oldest first (``RUNNING_MAX``)."""
+    history: tuple[CronRun, ...] = ()
+    """The last occurrences, newest first (``HISTORY_MAX``)."""
+
+
+FlowKind = Literal["chain", "group", "batch", "dag"]
+WorkflowState = Literal["running", "completed", "failed", "cancelled"]
+StepState = Literal["waiting", "pending", "running", "completed", "failed", "cancelled", "skipped"]
+
+
+class Flow(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A composition of steps: a workflow, or a step that is one itself.
+
+    Its members are the ``count`` steps from number ``first`` on; then come its callbacks. Every kind is advanced
+    alike: a member starts when all that it depends on has completed, and the flow ends with its last member.
+    """
+
+    kind: FlowKind
+    first: int
+    count: int
+    open: int = 0
+    """Members (and fired callbacks of a nested batch) that have not ended yet."""
+    completed: int = 0
+    """Members that have completed."""
+    failed: int = 0
+    """Members and callbacks that have ended in any other way."""
+    on_complete: int = 0
+    """The number of this callback; 0: there is none (number 0 is always a member)."""
+    on_success: int = 0
+    on_failure: int = 0
+    fired: bool = False
+    """The members have ended, the callbacks were started or skipped."""
+
+    @property
+    def members(self) -> range:
+        """The numbers of the members, in their order."""
+        return range(self.first, self.first + self.count)
+
+    @property
+    def callbacks(self) -> list[int]:
+        """The numbers of the callbacks."""
+        return [number for number in (self.on_complete, self.on_success, self.on_failure) if number]
 
 
 class WorkflowRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A workflow at the home in its id; its steps are records of their own."""
+    """A workflow at the home in its id; its steps are records of their own, by number."""
 
     id: str
+    name: str
+    state: WorkflowState
+    created: int
+    retention: Retention
+    flow: Flow
+    steps: int
+    """So many step records there are, nested ones and callbacks included."""
+    jobs: int
+    """Jobs without callbacks, nested ones included."""
+    jobs_completed: int = 0
+    jobs_failed: int = 0
+    failed_step: int = -1
+    """The first step that has failed."""
+    ended: int = 0
+    """When it came to its final state (ms)."""
+    closing: bool = False
+    """Its retention is over, its steps are being removed."""
 
 
 class StepRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One step of a workflow."""
+    """One step of a workflow: a job, or a flow of further steps. It is small: every change writes it anew."""
 
     workflow: str
+    number: int
     id: str
+    """As the client named it, else its place."""
+    type: str
+    parent: int = -1
+    """The step whose flow it is a member or a callback of; -1: the workflow's own."""
+    callback: str = ""
+    """``on_complete``, ``on_success`` or ``on_failure``."""
+    state: StepState = "waiting"
+    open: int = 0
+    """Steps that it waits for."""
+    dependants: tuple[int, ...] = ()
+    flow: Flow | None = None
+    job_id: str = ""
+    via: int = 0
+    """The home that decided on its job (the lock's, else the queue's): a cancel takes the same way."""
+    started: int = 0
+    ended: int = 0
+    result: Raw | UnsetType = UNSET
+    error: ErrorEntry | None = None
+    reason: str = ""
+    """Why its job was refused."""
+
+    @property
+    def failure(self) -> ErrorEntry | dict[str, str] | None:
+        """Why it has failed, if anybody has said so."""
+        if self.error is None and self.reason:
+            return {"code": "refused", "message": self.reason}
+        return self.error
+
+
+class PlanRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a waiting step needs to start; gone when it has started or never will."""
+
+    job: Raw | UnsetType = UNSET
+    """Its ``NewJob``."""
+    depends: tuple[int, ...] = ()
+    """The steps of a DAG whose results it gets, in the order that the client gave."""
 
 
 class Override(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -523,6 +669,7 @@ Record = (
     | CronRecord
     | WorkflowRecord
     | StepRecord
+    | PlanRecord
     | LimitRecord
     | SlotRecord
     | ReplayRecord
@@ -629,18 +776,9 @@ def _worker_entries(worker: WorkerRecord) -> Entries:
     }
 
 
-def entries_of(record: Record | None) -> Entries:
-    """Every index entry that follows from a record."""
-    entries = _ENTRIES.get(type(record))
-    return entries(record) if entries is not None else {}
-
-
-def _stage_entries(stage: Stage) -> Entries:
-    return {("due", "reap"): (f"stage:{stage.id}", stage.deadline)}
-
-
-def _replay_entries(replay: ReplayRecord) -> Entries:
-    return {("due", "reap"): (f"replay:{replay.key}", replay.until)}
+def _cron_entries(entry: CronRecord) -> Entries:
+    due: Entries = {("due", "cron"): (f"cron:{entry.name}", entry.next_at)} if entry.next_at else {}
+    return {("crons",): (entry.name, 0), **due}
 
 
 def _queue_entries(queue: QueueRecord) -> Entries:
@@ -684,6 +822,18 @@ def _slot_entries(slot: SlotRecord) -> Entries:
     return {}
 
 
+def _workflow_entries(workflow: WorkflowRecord) -> Entries:
+    entries: Entries = {("workflows",): (workflow.id, workflow.created)}
+    keep_ms = {
+        "completed": workflow.retention.completed_ms,
+        "failed": workflow.retention.discarded_ms,
+        "cancelled": workflow.retention.cancelled_ms,
+    }.get(workflow.state, -1)
+    if keep_ms >= 0 and not workflow.closing:
+        entries["due", "reap"] = (f"workflow:{workflow.id}", workflow.ended + keep_ms)
+    return entries
+
+
 def _lock_entries(lock: LockRecord) -> Entries:
     """A lock is looked at when the first period of its holders ends."""
     entries: Entries = {("locks",): (lock.key, lock.holders[0].created)}
@@ -693,16 +843,33 @@ def _lock_entries(lock: LockRecord) -> Entries:
     return entries
 
 
+def _replay_entries(replay: ReplayRecord) -> Entries:
+    return {("due", "reap"): (f"replay:{replay.key}", replay.until)}
+
+
+def _stage_entries(stage: Stage) -> Entries:
+    return {("due", "reap"): (f"stage:{stage.id}", stage.deadline)}
+
+
 _ENTRIES: dict[type, Callable[[Any], Entries]] = {
     JobRecord: _job_entries,
     WorkerRecord: _worker_entries,
     QueueRecord: _queue_entries,
     Stage: _stage_entries,
     LockRecord: _lock_entries,
+    ReplayRecord: _replay_entries,
     LimitRecord: _limit_entries,
     SlotRecord: _slot_entries,
-    ReplayRecord: _replay_entries,
+    WorkflowRecord: _workflow_entries,
+    CronRecord: _cron_entries,
 }
+"""The records that stand in indexes."""
+
+
+def entries_of(record: Record | None) -> Entries:
+    """Every index entry that follows from a record."""
+    made = _ENTRIES.get(type(record))
+    return made(record) if made is not None else {}
 
 
 def key_of_member(member: str) -> Key:
@@ -740,6 +907,7 @@ _DECODERS: dict[str, msgspec.json.Decoder[Record]] = {
     "cron": msgspec.json.Decoder(CronRecord),
     "workflow": msgspec.json.Decoder(WorkflowRecord),
     "step": msgspec.json.Decoder(StepRecord),
+    "plan": msgspec.json.Decoder(PlanRecord),
     "limit": msgspec.json.Decoder(LimitRecord),
     "slot": msgspec.json.Decoder(SlotRecord),
     "replay": msgspec.json.Decoder(ReplayRecord),

@@ -145,6 +145,18 @@ def _batch_job(index: int, values: Any, raw: Raw, rules: Rules, new_id: NewId) -
         raise
 
 
+Defaults = tuple[Values, Raws]
+"""Options that hold for a job unless it says otherwise, as values and as raw slices."""
+
+
+def parse_member(values: Values, raws: Raws, rules: Rules, new_id: NewId, defaults: Defaults | None) -> NewJob:
+    """A job inside of something larger, a workflow; its own fields win over the ``defaults``."""
+    size = sum(memoryview(part).nbytes for part in raws.values())
+    if size > rules.envelope_bytes_max:
+        raise too_large("PayloadTooLarge", "the job", size, rules.envelope_bytes_max)
+    return _job(values, raws, rules, new_id, defaults)
+
+
 def _refuse_twins(jobs: tuple[NewJob, ...]) -> None:
     seen: set[str] = set()
     for index, job in enumerate(jobs):
@@ -163,10 +175,12 @@ def _refuse_twin(index: int, job: NewJob, seen: set[str]) -> None:
     seen.add(job.id)
 
 
-def _job(values: Values, raws: Raws, rules: Rules, new_id: NewId) -> NewJob:
+def _job(values: Values, raws: Raws, rules: Rules, new_id: NewId, defaults: Defaults | None = None) -> NewJob:
     draft: Values = {"queue": "default", "priority": 0}
     extra: Raws = {}
     _required(values, raws, draft)
+    if defaults is not None:
+        _collect(Layer(*defaults, draft, extra, options=True))
     _collect(Layer(values, raws, draft, extra))
     if values.get("options") is not None:
         _collect(_options(values["options"], raws["options"], draft, extra))

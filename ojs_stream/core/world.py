@@ -43,6 +43,8 @@ MINUTE_SLOTS = 60
 PREFETCH = 8
 PREFETCH_MAX = 512
 """So many times what is needed of an index is read, up to this: the next rounds find it in memory."""
+FIRST_LOOK = 16
+"""Few entries are due as a rule: their index is read in growing steps, their records only when they are due."""
 SYSTEM = "system"
 
 
@@ -112,6 +114,7 @@ class Savepoint(NamedTuple):
     effects: int
     messages: int
     replies: int
+    observations: int
     state: tuple[Any, ...]
 
 
@@ -169,6 +172,7 @@ class World:
             len(self.effects),
             len(self.messages),
             len(self.replies),
+            len(self.observations),
             self._scalars(),
         )
 
@@ -184,7 +188,7 @@ class World:
                 target[key] = before
         del self.events[to.events :], self.effects[to.effects :]
         del self.messages[to.messages :], self.replies[to.replies :]
-        self.observations.clear()
+        del self.observations[to.observations :]
         self._restore(to.state)
 
     def settle(self) -> None:
@@ -250,7 +254,8 @@ class World:
         for index, count in needs.heads.items():
             known = self._window(index)
             if known is None or (not known.complete and known.loaded < count):
-                left.heads[index] = min(PREFETCH * count, max(count, PREFETCH_MAX))
+                ahead = min(PREFETCH * count, max(count, PREFETCH_MAX)) if index in needs.follow else count
+                left.heads[index] = ahead
         return left
 
     def _has(self, key: Key) -> bool:
@@ -278,6 +283,10 @@ class World:
             needs.records.add(key)
             raise NeedMore(needs)
         return record  # type: ignore[return-value]
+
+    def peek(self, key: Key) -> Record | None:
+        """The record of ``key`` if it is in memory; nothing is asked for."""
+        return self._records.get(key) or (None if self.blank else self._known.get(key))
 
     def require(self, keys: Iterable[Key]) -> None:
         """Say at once that all of ``keys`` are needed."""
@@ -323,16 +332,30 @@ class World:
         stored = getattr(record.counts, state) if record else 0
         return int(stored) + self._tallies.get((queue, "counts", state), 0)
 
-    def head(self, index: Key, count: int) -> list[tuple[int, str]]:
-        """The ``count`` lowest (score, member) of an index, the round's own changes included."""
+    def head(self, index: Key, count: int, *, follow: bool = True) -> list[tuple[int, str]]:
+        """The ``count`` lowest (score, member) of an index, the round's own changes included.
+
+        ``follow``: when more must be loaded, the records that are named are wanted as well.
+        """
         view = self._window(index)
         found = view.head(count) if view is not None else ([] if self.blank else None)
         if found is None:
             needs = Needs()
             # The round may have emptied the window: more means more than the store has given so far.
-            needs.head(index, (view.loaded if view is not None else 0) + max(2 * count, count + 64))
+            more = (view.loaded if view is not None else 0) + max(2 * count, count + 64)
+            needs.head(index, more, follow=follow)
             raise NeedMore(needs)
         return found
+
+    def due(self, index: Key, count_max: int) -> list[tuple[int, str]]:
+        """The entries of an index by instants that are due now, at most ``count_max``, the earliest first."""
+        count = min(FIRST_LOOK, count_max)
+        while True:
+            head = self.head(index, count, follow=False)
+            due = [entry for entry in head if entry[0] <= self.now]
+            if len(due) < count or count >= count_max:
+                return due
+            count = min(4 * count, count_max)
 
     # -- writing ------------------------------------------------------------------------------------------
 

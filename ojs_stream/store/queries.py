@@ -14,6 +14,7 @@ from ojs_stream.core.records import IdRecord, JobRecord, Key, Moved, QueueRecord
 from ojs_stream.core.selection import Filter
 from ojs_stream.core.states import STATES, State
 from ojs_stream.errors import UnavailableError
+from ojs_stream.store.cron_reads import CronReads
 from ojs_stream.store.event_reads import EventReads
 from ojs_stream.store.limit_reads import LimitReads
 from ojs_stream.store.lock_reads import LockReads
@@ -36,6 +37,7 @@ from ojs_stream.store.scans import (
 )
 from ojs_stream.store.walks import Matches, walk
 from ojs_stream.store.worker_reads import WorkerReads
+from ojs_stream.store.workflow_reads import WorkflowReads
 
 FOLLOW_MAX = 8
 """So many notes (``moved``, id records) a lookup follows."""
@@ -81,7 +83,7 @@ def _matches_type(wanted: str) -> Keep:
 
 
 class Queries:
-    """Reads for the views; ``queues``, ``workers``, ``limits`` and ``events`` have their own classes."""
+    """Reads for the views; queues, workers, limits, locks, crons, events, workflows have their own classes."""
 
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
@@ -90,6 +92,8 @@ class Queries:
         self.workers = WorkerReads(reads)
         self.limits = LimitReads(reads)
         self.events = EventReads(reads)
+        self.workflows = WorkflowReads(reads)
+        self.crons = CronReads(reads)
         self.locks = LockReads(reads)
         self._look: _Look | None = None
 

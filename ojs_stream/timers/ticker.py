@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from ojs_stream import stamp
 from ojs_stream.agents.owner import Owner
-from ojs_stream.core.commands import Tick
+from ojs_stream.core.commands import Command, Tick
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.world import system_command
 from ojs_stream.errors import OjsError
@@ -23,7 +23,7 @@ PULSE_MS = 2_000
 """A home that watches leases or workers appends at least so often: silence then means an outage."""
 BACKOFF_MS_MAX = 1_000
 """A tick that moved nothing (local and broker clocks differ) is repeated later and later."""
-Submit = Callable[[int, Tick], Awaitable[Outcome]]
+Submit = Callable[[int, Command], Awaitable[Outcome]]
 
 
 class TickResult(Struct, frozen=True):
@@ -33,11 +33,11 @@ class TickResult(Struct, frozen=True):
 
 
 class Ticker:
-    """One of the two timers: ``run`` (scheduler) or ``reap`` (reaper)."""
+    """A timer over one due index: ``run`` (scheduler), ``reap`` (reaper), or ``cron`` (see ``timers/cron.py``)."""
 
     def __init__(
         self,
-        index: Literal["run", "reap"],
+        index: Literal["run", "reap", "cron"],
         *,
         owners: Callable[[], Iterable[Owner]],
         submit: Submit,
@@ -79,14 +79,18 @@ class Ticker:
             if not due and not self._wants_pulse(owner, stamp.now_ms()):
                 return
             self._pulsed[owner.home] = stamp.now_ms()
-            command = system_command(Tick, index=self.index, dice=stamp.dice())
-            outcome = await self._submit(owner.home, command)
+            moved = await self._move(owner.home)
             if due:
-                self._note(owner.home, int(outcome.data.get("moved", 0)))
+                self._note(owner.home, moved)
             await owner.refresh_deadline(self.index)
         except (OjsError, RedisError, OSError, TimeoutError) as error:
             self._note(owner.home, 0)
             log.info("tick failed", home=owner.home, index=self.index, reason=str(error))
+
+    async def _move(self, home: int) -> int:
+        """Have what is due moved; gives how much it was."""
+        outcome = await self._submit(home, system_command(Tick, index=self.index, dice=stamp.dice()))
+        return int(outcome.data.get("moved", 0))
 
     async def _still_due(self, owner: Owner) -> bool:
         """The deadline in memory may be of a job that has moved on since."""

@@ -10,6 +10,7 @@ from aiohttp import web
 from ojs_stream.web import (
     admin,
     bulk,
+    cron,
     dead_letter,
     events,
     fetching,
@@ -20,6 +21,7 @@ from ojs_stream.web import (
     system,
     unique_jobs,
     workers,
+    workflows,
 )
 from ojs_stream.web.answer import Answer
 from ojs_stream.web.context import CONTEXT, Context
@@ -40,7 +42,7 @@ class Route(NamedTuple):
 def routes_of(context: Context) -> list[Route]:
     """Every route this process serves: what is not in here is a 404 and a false capability."""
     table = [*_job_routes(), *_worker_routes(), *_queue_routes(), *_limit_routes()]
-    table += [*_admin_routes(), *_system_routes()]
+    table += [*_workflow_routes(), *_cron_routes(), *_admin_routes(), *_system_routes()]
     if context.test_mode:
         table.append(Route("POST", f"{API}/admin/reset", system.reset, "admin_reset"))
     return table
@@ -124,6 +126,41 @@ def _limit_routes() -> list[Route]:
         Route("DELETE", f"{one}/override", limits.end_override),
         Route("PUT", queue, limits.limit_queue, "admin_queues_rate_limit"),
         Route("DELETE", queue, limits.unlimit_queue),
+    ]
+
+
+def _workflow_routes() -> list[Route]:
+    one = f"{API}/workflows/{{id}}"
+    return [
+        Route("POST", f"{API}/workflows", workflows.create, "workflows_create"),
+        Route("GET", f"{API}/workflows", workflows.list_workflows, "workflows_list"),
+        Route("GET", one, workflows.get, "workflows_get"),
+        Route("DELETE", one, workflows.cancel, "workflows_cancel"),
+        Route("POST", f"{one}/cancel", workflows.cancel),
+        Route("GET", f"{one}/progress", workflows.progress, "workflows_progress"),
+    ]
+
+
+def _cron_routes() -> list[Route]:
+    return [
+        *_cron_at(f"{API}/cron", "cron"),
+        # The admin UI's word for the same.
+        *[route._replace(name="") for route in _cron_at(f"{API}/crons", "crons")],
+    ]
+
+
+def _cron_at(base: str, noun: str) -> list[Route]:
+    one = f"{base}/{{name}}"
+    return [
+        Route("POST", base, cron.register, noun),
+        Route("GET", base, cron.list_all, f"{noun}_list"),
+        Route("GET", one, cron.get, f"{noun}_get"),
+        Route("PATCH", one, cron.change, f"{noun}_change"),
+        Route("DELETE", one, cron.delete, f"{noun}_delete"),
+        Route("POST", f"{one}/trigger", cron.trigger, f"{noun}_trigger"),
+        Route("POST", f"{one}/pause", cron.pause, f"{noun}_pause"),
+        Route("POST", f"{one}/resume", cron.resume, f"{noun}_resume"),
+        Route("GET", f"{one}/history", cron.history, f"{noun}_history"),
     ]
 
 

@@ -1,43 +1,38 @@
-"""The official conformance cases of levels 0 and 1, with one home and with eight, side by side."""
+"""The official conformance cases: with one home, with eight, with eight shared by two workers, side by side."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.support.servers import BrokerHandle, RedisHandle, Worker
-from tools.conformance import REQUIRED, CaseResult, regressions, run_suite
+from tests.support.servers import BrokerHandle, RedisHandle
+from tools.conformance import REQUIRED, Case, CaseResult, lanes_of, load_cases, regressions, run_lanes
 from tools.conformance.report import shrunk
+from tools.conformance.servers import serve
 
-PARTITIONS = (1, 8)
-LEVELS = sorted(REQUIRED)
+RUN_S = 600
 
 
-@pytest.mark.timeout(300)
-async def test_the_required_levels_pass_with_one_home_and_with_eight(
-    kafka: BrokerHandle, redis_server: RedisHandle, namespace: str, tmp_path: Path
+@pytest.mark.timeout(RUN_S)
+async def test_the_required_levels_pass_in_every_configuration(
+    kafka: BrokerHandle, redis_server: RedisHandle, tmp_path: Path
 ) -> None:
-    workers = [
-        Worker(
-            tmp_path / f"n{n}",
-            brokers=kafka.bootstrap,
-            redis_url=redis_server.url,
-            namespace=f"{namespace}-{n}",
-            partitions=n,
-        )
-        for n in PARTITIONS
+    cases = load_cases(levels=REQUIRED)
+    lanes = lanes_of(cases)
+    async with serve(
+        tmp_path, brokers=kafka.bootstrap, redis_url=redis_server.url, lanes=len(lanes)
+    ) as configurations:
+        runs = await asyncio.gather(*(run_lanes(servers, lanes) for servers in configurations.values()))
+    wrong = [
+        f"{name} {text}" for name, run in zip(configurations, runs, strict=True) for text in _wrong(run, cases)
     ]
-    try:
-        await asyncio.gather(*(worker.start() for worker in workers))
-        runs = await asyncio.gather(*(run_suite([worker.url], LEVELS) for worker in workers))
-    finally:
-        for worker in workers:
-            worker.kill()
-    assert [text for run in runs for text in _wrong(run)] == []
+    assert wrong == []
 
 
-def _wrong(results: list[CaseResult]) -> list[str]:
-    cases = [result.case for result in results]
-    return [*shrunk(cases, REQUIRED), *regressions(results, REQUIRED)]
+def _wrong(results: Sequence[CaseResult], cases: Sequence[Case]) -> list[str]:
+    judged = [result.case for result in results]
+    lost = [case.id for case in cases if case not in judged]
+    return [*lost, *shrunk(judged, REQUIRED), *regressions(results, REQUIRED)]

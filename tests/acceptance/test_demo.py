@@ -1,4 +1,4 @@
-"""The demo is a test of its own: real jobs, each result compared with a direct computation."""
+"""The demo is a test of its own: real jobs and a workflow, each result compared with a direct computation."""
 
 from __future__ import annotations
 
@@ -34,3 +34,5 @@ async def test_the_demo_ends_with_nothing_failed(
     said = ended.stdout + ended.stderr
     assert ended.returncode == 0, said
     assert re.search(r"[1-9]\d* passed, 0 failed", said), said
+    assert re.search(r"pass +the workflow completed .* ([1-9]\d+) of \1 jobs completed, 0 failed", said), said
+    assert re.search(r"pass +what it made of all results.* [1-9]\d+ files", said), said

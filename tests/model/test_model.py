@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from ojs_stream.agents.owner import DUE_INDEXES
 from ojs_stream.core.commands import Ack, Reset
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import HomeState
@@ -77,7 +78,7 @@ class Twin:
         assert await redis.outbox(self.home) == await memory.outbox(self.home)
         last = self.state.events
         assert await redis.ring(self.home, last - 5, last) == await memory.ring(self.home, last - 5, last)
-        for index in ("run", "reap"):
+        for index in DUE_INDEXES:
             assert await redis.earliest(self.home, index) == await memory.earliest(self.home, index)
 
 

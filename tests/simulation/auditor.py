@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-from tests.simulation.clients import ARGS, Asked
+from tests.simulation.clients import ARGS, Asked, History
+from tests.simulation.flows import Oracle
 from tests.support.recount import jobs, recount_all
 
 Event = dict[str, Any]
@@ -37,11 +38,12 @@ RUNNABLE = ("available", "active", "scheduled", "retryable")
 class Audit:
     """All checks of one run; ``problems`` are sentences."""
 
-    def __init__(self, topics: Topics, dumps: list[dict[str, Any]], history: list[Asked]) -> None:
+    def __init__(self, topics: Topics, dumps: list[dict[str, Any]], history: History) -> None:
         self.problems: list[str] = []
         self._topics = topics
         self._dumps = dumps
-        self._history = history
+        self._history = history.lines
+        self._drawn = history.workflows
         self._homes = [json.loads(dump["home"]) for dump in dumps]
         self._stored = {job_id: record for dump in dumps for job_id, record in jobs(dump).items()}
         self._events: list[list[Event]] = [self._events_of(home) for home in range(len(dumps))]
@@ -56,6 +58,7 @@ class Audit:
         self._tagged()
         self._enqueues()
         self._revivals()
+        self._workflows()
         self._bytes()
         self._nothing_is_left()
         return self.problems
@@ -264,6 +267,51 @@ class Audit:
             for one, other in pairwise(sorted(same))
             if other[0] < one[1]
         ]
+
+    # -- workflows ----------------------------------------------------------------------------------------
+
+    def _workflows(self) -> None:
+        """Each advanced as the ends of its jobs say, and every step of it once."""
+        oracle = Oracle(self._events)
+        oracle.twice()
+        stored = {
+            name[9:]: json.loads(data)["state"]
+            for dump in self._dumps
+            for name, data in dump.items()
+            if name.startswith("workflow:")
+        }
+        for name, state in stored.items():
+            oracle.check(name, self._drawn[name], state)
+            if state == "cancelled":
+                for job_id in self._lost_jobs(name):
+                    oracle.cancelled(name, job_id)
+        self.problems += oracle.problems
+        asked: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for line in self._history:
+            asked[line.kind, line.tag].append(line.answer)
+        for name in self._drawn:
+            self._asked_workflow(name, stored.get(name), asked)
+
+    def _lost_jobs(self, workflow_id: str) -> list[str]:
+        """Jobs at the home of a cancelled workflow whose steps were not over."""
+        found = [
+            json.loads(data)
+            for dump in self._dumps
+            for name, data in dump.items()
+            if name.startswith(f"step:{workflow_id}:")
+        ]
+        lost = [step.get("job_id", "") for step in found if step.get("state") == "cancelled"]
+        return [job_id for job_id in lost if job_id and job_id[-3:] == workflow_id[-3:]]
+
+    def _asked_workflow(self, name: str, state: str | None, asked: dict[tuple[str, str], list[str]]) -> None:
+        (started,) = asked["start_workflow", name]
+        if (started == "ok" and state is None) or (started in ("refused", "not_written") and state is not None):
+            self.problems.append(f"workflow {name} is {state}, its start was {started}")
+        cancels = asked.get(("cancel_workflow", name), [])
+        if "ok" in cancels and (state != "cancelled" or cancels.count("ok") > 1):
+            self.problems.append(f"workflow {name} is {state}, its cancels were {cancels}")
+        if state == "cancelled" and not {"ok", "unknown"} & set(cancels):
+            self.problems.append(f"workflow {name} is cancelled, its cancels were {cancels}")
 
     def _bytes(self) -> None:
         for dump in self._dumps:

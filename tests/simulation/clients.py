@@ -16,6 +16,7 @@ from ojs_stream.core.commands import (
     Activate,
     Beat,
     Cancel,
+    CancelWorkflow,
     Claim,
     Enqueue,
     Extend,
@@ -25,14 +26,16 @@ from ojs_stream.core.commands import (
     Pause,
     Resume,
     RetryDead,
+    StartWorkflow,
 )
-from ojs_stream.core.homes import home_of
+from ojs_stream.core.homes import home_in_id, home_of
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import Retention, UniqueRule
 from ojs_stream.core.retry import RetryPolicy
 from ojs_stream.core.unique import DEFAULT_STATES, deciding_home
 from ojs_stream.errors import UnavailableError
 from tests.simulation.cluster import Cluster
+from tests.simulation.flows import Drawn, draw
 
 QUEUES = ("alpha", "beta", "gamma", "delta")
 DAY = 86_400_000
@@ -59,6 +62,8 @@ class History:
         self.lines: list[Asked] = []
         self.home: dict[str, int] = {}
         """job id -> the home where its queue was at first"""
+        self.workflows: dict[str, Drawn] = {}
+        """What was asked for, by id; its home is in the id."""
         self.tags = itertools.count(1)
         self.ids = itertools.count(1)
 
@@ -88,6 +93,8 @@ class Client:
             (self.activate, 2),
             (self.beat, 4),
             (self.pause, 1),
+            (self.start_workflow, 6),
+            (self.cancel_workflow, 1),
         ]
         acts = [act for act, weight in weighted for _ in range(weight)]
         for _ in range(requests):
@@ -116,10 +123,10 @@ class Client:
 
     # -- requests -----------------------------------------------------------------------------------------
 
-    def _new(self, queue: str) -> NewJob:
+    def _new(self, queue: str, clients: float = 0.3) -> NewJob:
         rng, homes = self._rng, self._cluster.homes
         number = next(self._history.ids)
-        by_client = rng.random() < 0.3
+        by_client = rng.random() < clients
         home = home_of(queue, homes)
         job_id = (
             f"0197f0a0-1111-7000-9000-{number:012x}"
@@ -173,13 +180,14 @@ class Client:
         home = deciding_home(jobs, self._cluster.homes)
         command = Enqueue(v=1, actor="sim", jobs=jobs, batch=count > 1)
         ids = [job.id for job in jobs]
-        line = await self.ask("enqueue", home, command, ids=ids)
-        if line.jobs == [None]:
-            # Another job is there already, or takes the contents of this one.
-            line.fields["ids"] = []
-        if line.answer in ("unknown", "not_written") and chosen and self._rng.random() < 0.7:
+        lines = [await self.ask("enqueue", home, command, ids=ids)]
+        if lines[0].answer in ("unknown", "not_written") and chosen and self._rng.random() < 0.7:
             # With ids of its own a client may simply ask again.
-            await self.ask("enqueue", home, command, ids=ids)
+            lines.append(await self.ask("enqueue", home, command, ids=ids))
+        for line in lines:
+            if line.jobs == [None]:
+                # Another job is there already, or takes the contents of this one.
+                line.fields["ids"] = []
 
     async def claim(self) -> None:
         """Some jobs of one home's queues."""
@@ -251,6 +259,31 @@ class Client:
             queue = self._rng.choice(("", "", *QUEUES))
             command = RetryDead(v=1, actor="sim", job_id=job_id, queue=queue)
             await self.ask("retry_dead", self._history.home[job_id], command, job_id=job_id)
+
+    async def start_workflow(self) -> None:
+        """Any kind, over several queues. Its jobs have the server's ids; a pending one would never end."""
+        rng, homes = self._rng, self._cluster.homes
+        drawn = draw(rng, lambda: structs.replace(self._new(rng.choice(QUEUES), clients=0.0), pending=False))
+        home = home_of(next(step.job.queue for step in drawn.steps if step.job), homes)
+        name = f"0197f0a0-2222-7000-8000-{next(self._history.ids):09x}{home:03x}"
+        self._history.workflows[name] = drawn
+        command = StartWorkflow(
+            v=1,
+            actor="sim",
+            id=name,
+            name="sim",
+            flow=drawn.flow,
+            steps=drawn.steps,
+            retention=Retention(*[100 * DAY] * 4),
+        )
+        await self.ask("start_workflow", home, command, tag=name)
+
+    async def cancel_workflow(self) -> None:
+        """Any workflow."""
+        if self._history.workflows:
+            name = self._rng.choice(list(self._history.workflows))
+            command = CancelWorkflow(v=1, actor="sim", id=name)
+            await self.ask("cancel_workflow", home_in_id(name), command, tag=name)
 
     async def activate(self) -> None:
         """Any job; sometimes it is pending indeed."""

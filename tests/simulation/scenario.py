@@ -190,11 +190,7 @@ class Scenario:
         until = self.loop.time() + DRAIN_S
         while self.loop.time() < until:
             await client.drain_once()
-            if not any(
-                record["job"]["state"] in RUNNABLE
-                for dump in await self._dumps()
-                for record in jobs(dump).values()
-            ):
+            if not any(_has_work(dump) for dump in await self._dumps()):
                 return
             await asyncio.sleep(1.0)
 
@@ -244,7 +240,7 @@ class Scenario:
         topics = {**self.net.topics}
         for home in range(self.homes):
             topics[f"{NAMESPACE}.commands", home] = logs[home][: applied[home] + 1]
-        audit = Audit(topics, dumps, self.history.lines)
+        audit = Audit(topics, dumps, self.history)
         self.result.problems += audit.run()
         if not self._clock_was_set:
             self.result.problems += audit.uniques()
@@ -264,6 +260,13 @@ class Scenario:
                 if again.get(name) != dumps[home].get(name):
                     have, want = dumps[home].get(name), again.get(name)
                     self.result.problems.append(f"home {home}: {name} is {have!r}, a replay gives {want!r}")
+
+
+def _has_work(dump: dict[str, Any]) -> bool:
+    """Whether a job can still run, or is on its way from a workflow to its queue."""
+    return any(record["job"]["state"] in RUNNABLE for record in jobs(dump).values()) or any(
+        b'"state":"pending"' in data for name, data in dump.items() if name.startswith("step:")
+    )
 
 
 def simulate(seed: int) -> Result:

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from ojs_stream.core.commands import (
+    CancelWorkflow,
     Claim,
     Command,
     Enqueue,
@@ -22,9 +23,10 @@ from ojs_stream.core.commands import (
     LimitOverride,
     Nack,
     NewJob,
+    StartWorkflow,
     Tick,
 )
-from ojs_stream.core.homes import home_of
+from ojs_stream.core.homes import home_in_id, home_of
 from ojs_stream.core.limits import limit_home
 from ojs_stream.core.outcomes import Effect, Event, Outcome
 from ojs_stream.core.records import (
@@ -273,7 +275,9 @@ class Fold:
             return home_of(asked.queues[0], self.homes)
         if isinstance(asked, LimitOverride):
             return limit_home(asked.key, self.homes)
-        for name in ("queue", "worker_id"):
+        if isinstance(asked, StartWorkflow | CancelWorkflow):
+            return home_in_id(asked.id)
+        for name in ("queue", "worker_id", "name"):
             value = getattr(asked, name, "")
             if value and not hasattr(asked, "job_id") and not hasattr(asked, "job_ids"):
                 return home_of(value, self.homes)

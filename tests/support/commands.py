@@ -15,27 +15,34 @@ from ojs_stream.core.commands import (
     Beat,
     Bulk,
     Cancel,
+    CancelWorkflow,
     Command,
     Configure,
+    DeleteCron,
     DeleteDead,
     DeleteQueue,
     Direct,
     Drain,
     Enqueue,
     Extend,
+    Fire,
     GiveBack,
     LimitOverride,
     NewJob,
     Pause,
     Promote,
     Purge,
+    PutCron,
     RemoveWorker,
     Reprioritize,
     Reset,
     Resume,
     RetryDead,
     RetryJob,
+    StartWorkflow,
+    SwitchCron,
     Tick,
+    TriggerCron,
 )
 from ojs_stream.core.config_body import parse_config_body
 from ojs_stream.core.homes import home_of
@@ -56,11 +63,13 @@ from tests.support.builders import (
     tick,
     unique,
 )
+from tests.support.flows import leaf, start_of
 from tests.support.limits import rule
 
 Step = tuple[int, int | None, Command]
 QUEUES = ("alpha", "beta", "gamma")
 WORKERS = ("w1", "w2", "wö:3")
+CRONS = ("hourly", "night.ly")
 KEYS = ("key 1", "key 2")
 IDS = 16
 SHORT = Retention(10 * SECOND, 20 * SECOND, 30 * SECOND, 40 * SECOND)
@@ -78,6 +87,34 @@ def job_ids(homes: int) -> list[str]:
         client = _by_client(number)
         made.append(f"0197f0a0-0000-7000-{8 + client}000-{number:09x}{0 if client else home:03x}")
     return made
+
+
+@lru_cache(maxsize=8)
+def workflows(homes: int) -> list[StartWorkflow]:
+    """The few workflows of a history, over all queues."""
+    one, two, three = (leaf("flow.job", queue) for queue in QUEUES)
+    bodies = [
+        {"type": "chain", "steps": [one, {"type": "group", "jobs": [two, three]}, one]},
+        {"type": "batch", "jobs": [two, one], "callbacks": {"on_failure": three, "on_success": one}},
+        {"steps": [{"id": "a", **one}, {"id": "b", **two}, {"id": "c", **three, "depends_on": ["a", "b"]}]},
+    ]
+    return [structs.replace(start_of(body, homes), retention=SHORT) for body in bodies]
+
+
+def _workflow_jobs(homes: int) -> list[str]:
+    return [step.job.id for start in workflows(homes) for step in start.steps if step.job is not None]
+
+
+def _workflow_commands(homes: int) -> st.SearchStrategy[Command]:
+    ids = st.sampled_from(_workflow_jobs(homes))
+    starts = st.sampled_from(workflows(homes))
+    return st.one_of(
+        starts,
+        st.builds(lambda one: command(Ack, job_id=one, result=Raw(b"[1e400]")), ids),
+        st.builds(lambda one: command(Ack, job_id=one), ids),
+        st.builds(nack, ids),
+        st.builds(lambda start: command(CancelWorkflow, id=start.id), starts),
+    )
 
 
 def _jobs(homes: int) -> st.SearchStrategy[Any]:
@@ -226,6 +263,45 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
         ),
         st.builds(tick, st.sampled_from(("run", "reap"))),
         st.builds(tick, st.sampled_from(("run", "reap"))),
+        _cron_commands(homes),
+        _cron_commands(homes),
+    )
+
+
+def _cron_commands(homes: int) -> st.SearchStrategy[Command]:
+    names = st.sampled_from(CRONS)
+    versions = st.integers(1, 3)
+    instants = st.integers(0, 20).map(lambda seconds: START + seconds * SECOND)
+
+    def put(name: str, number: int, next_at: int, changes: int) -> Command:
+        return command(
+            PutCron,
+            name=name,
+            expression=f"@every {1 + number % 2}s",
+            timezone="UTC",
+            overlap=("skip", "allow", "cancel_previous", "enqueue")[number % 4],
+            job=job(QUEUES[number % 3], homes=homes, id="", client_id=False, retention=SHORT),
+            template=Raw(b'{"type":"email.send","args":[]}'),
+            anchor=START,
+            next_at=next_at,
+            changes=changes,
+            enabled=(None, True, False)[number % 3],
+        )
+
+    def fire(name: str, due: int, version: int) -> Command:
+        return command(Fire, name=name, tick=due, next_at=due + SECOND, version=version)
+
+    def switch(name: str, enabled: bool, next_at: int, version: int) -> Command:
+        return command(SwitchCron, name=name, enabled=enabled, next_at=next_at, version=version)
+
+    return st.one_of(
+        st.builds(put, names, st.integers(0, 11), instants, st.sampled_from((0, 0, 0, 1))),
+        st.builds(fire, names, instants, versions),
+        st.builds(fire, names, instants, versions),
+        st.builds(fire, names, instants, versions),
+        st.builds(switch, names, st.booleans(), instants, versions),
+        st.builds(lambda name: command(TriggerCron, name=name), names),
+        st.builds(lambda name: command(DeleteCron, name=name), names),
     )
 
 
@@ -239,7 +315,8 @@ def _steps(homes: int) -> st.SearchStrategy[Step]:
         return pause, home if isinstance(asked, Tick) else None, asked
 
     usual = st.builds(place, pauses, numbers, _commands(homes))
-    return st.one_of(*[usual] * 20, reset)
+    flows = st.builds(place, pauses, numbers, _workflow_commands(homes))
+    return st.one_of(*[usual] * 20, *[flows] * 5, reset)
 
 
 def histories(homes: int, *, size: int = 50) -> st.SearchStrategy[list[Step]]:
@@ -252,7 +329,11 @@ def _server_ids_once(history: list[Step]) -> list[Step]:
     used: set[str] = set()
     kept: list[Step] = []
     for pause, home, asked in history:
-        if isinstance(asked, Enqueue):
+        if isinstance(asked, StartWorkflow):
+            if asked.id not in used:
+                used.add(asked.id)
+                kept.append((pause, home, asked))
+        elif isinstance(asked, Enqueue):
             fresh = tuple(new for new in asked.jobs if new.client_id or new.id not in used)
             used.update(new.id for new in fresh)
             if fresh:

@@ -10,6 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from tests.support.recount_flows import recount_workflows, workflow_indexes
+
 Dump = dict[str, Any]
 STATES = ("available", "active", "scheduled", "retryable", "pending", "completed", "cancelled", "discarded")
 DEADLINES = {"stage": "deadline", "replay": "until"}
@@ -19,7 +21,7 @@ FINAL = {"completed": "completed_ms", "cancelled": "cancelled_ms", "discarded": 
 
 def recount(dump: Dump) -> list[str]:
     """Everything that is wrong in one home, as sentences; empty when all adds up."""
-    return [*_indexes(dump), *_counters(dump), *_watched(dump), *_sequences(dump)]
+    return [*_indexes(dump), *_counters(dump), *_watched(dump), *_sequences(dump), *recount_workflows(dump)]
 
 
 def recount_all(dumps: Sequence[Dump]) -> list[str]:
@@ -59,6 +61,7 @@ def _wanted(dump: Dump) -> dict[str, dict[str, int]]:
     _want_locks(dump, wanted)
     _want_queues(dump, wanted)
     _want_limits(dump, wanted)
+    _want_crons(dump, wanted)
     return {name: content for name, content in wanted.items() if content}
 
 
@@ -68,6 +71,13 @@ def _deadlines(dump: Dump) -> dict[str, int]:
         for kind, field in DEADLINES.items()
         for name, record in _kind(dump, kind).items()
     }
+
+
+def _want_crons(dump: Dump, wanted: dict[str, dict[str, int]]) -> None:
+    for name, entry in _kind(dump, "cron").items():
+        wanted["crons"][name] = 0
+        if entry.get("enabled", True) and entry.get("next_at"):
+            wanted["due:cron"][f"cron:{name}"] = entry["next_at"]
 
 
 def _want_locks(dump: Dump, wanted: dict[str, dict[str, int]]) -> None:
@@ -136,6 +146,8 @@ def _deadline(job: dict[str, Any], ctl: dict[str, Any]) -> list[tuple[str, int]]
 def _indexes(dump: Dump) -> list[str]:
     stored = {name: content for name, content in dump.items() if isinstance(content, dict) and name != "events"}
     wanted = _wanted(dump)
+    for name, entries in workflow_indexes(dump).items():
+        wanted.setdefault(name, {}).update(entries)
     problems: list[str] = []
     for name in sorted(stored.keys() | wanted.keys()):
         have, want = stored.get(name, {}), wanted.get(name, {})

@@ -757,7 +757,8 @@ async def test_the_manifest_says_what_is_there(edge: Edge) -> None:
     assert body["conformance_level"] == 1
     assert all(isinstance(value, bool) for value in body["capabilities"].values())
     assert body["capabilities"]["dead_letter"]
-    assert not body["capabilities"]["workflows"]
+    assert body["capabilities"]["workflows"]
+    assert not body["capabilities"]["webhooks"]
     assert "admin_reset" not in body["endpoints"]
     assert set(body["endpoints"].values()) <= {route.path for route in routes_of(edge.context)} | {"/ojs/manifest"}
 

@@ -1,6 +1,7 @@
 """The OJS conformance runner: JSON cases against running servers, judged as OJS.md section 0 says.
 
-``run_suite`` is the whole API for a test; ``python -m tools.conformance`` is the command. The cases are data
+``run_suite`` is the API for a test with one server, ``serve`` and ``run_lanes`` for one with every configuration;
+``python -m tools.conformance`` is the command. The cases are data
 outside the project (``OJS_CONFORMANCE_SUITES``). It knows the HTTP surface and nothing of a server's inside.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 from tools.conformance.cases import Case, CaseError, load_cases
 from tools.conformance.judge import Failure
 from tools.conformance.report import REQUIRED, Required, regressions
-from tools.conformance.runner import CaseResult, run_suite
+from tools.conformance.runner import CaseResult, lanes_of, run_lanes, run_suite
 
 __all__ = [
     "REQUIRED",
@@ -18,7 +19,9 @@ __all__ = [
     "CaseResult",
     "Failure",
     "Required",
+    "lanes_of",
     "load_cases",
     "regressions",
+    "run_lanes",
     "run_suite",
 ]

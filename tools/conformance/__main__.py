@@ -19,10 +19,8 @@ from ojs_stream.errors import OjsError
 from tools.conformance import report
 from tools.conformance.cases import Case, CaseError, load_cases
 from tools.conformance.report import REQUIRED, Required
-from tools.conformance.runner import CORE_LEVELS, CaseResult, OnResult, run_cases, split_long
+from tools.conformance.runner import CORE_LEVELS, CaseResult, OnResult, lanes_of, run_lanes, split_long
 from tools.conformance.servers import own_servers
-
-PARTITIONS = (1, 8)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CaseError as problem:
         Console(stderr=True).print(str(problem), markup=False)
         return 2
-    cases, left_out = split_long(chosen, long_waits=options.all)
+    short, long = split_long(chosen)
+    cases, left_out = (short, long) if options.quick else (chosen, [])
     try:
         results = asyncio.run(_run(options, cases))
     except OjsError as problem:
@@ -58,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--suite", type=Path, help="a folder of cases, instead of the core suites; runs all levels in it")
     add("--filter", default="", metavar="TEXT", help="only cases with TEXT in id, name, category or file")
     add("--json", type=Path, metavar="FILE", help="write every verdict to FILE")
-    add("--all", action="store_true", help="also the cases that wait over a minute (cron)")
+    add("--quick", action="store_true", help="leave out the cases that wait over a minute (cron)")
     add(
         "--required",
         action="append",
@@ -83,15 +82,16 @@ def _chosen(options: argparse.Namespace) -> list[Case]:
     return chosen
 
 
-async def _run(options: argparse.Namespace, cases: Sequence[Case]) -> dict[str, list[CaseResult]]:
+async def _run(options: argparse.Namespace, cases: list[Case]) -> dict[str, list[CaseResult]]:
     async with AsyncExitStack() as stack:
         if options.url:
-            servers = {"server": list(options.url)}
+            lanes, servers = [cases], {"server": [list(options.url)]}
         else:
-            servers = await stack.enter_async_context(own_servers(PARTITIONS))
+            lanes = lanes_of(cases)
+            servers = await stack.enter_async_context(own_servers(len(lanes)))
         with _progress() as progress:
             heard = {name: _on_result(progress, name, len(cases)) for name in servers}
-            runs = [run_cases(urls, cases, on_result=heard[name]) for name, urls in servers.items()]
+            runs = [run_lanes(of_one, lanes, on_result=heard[name]) for name, of_one in servers.items()]
             return dict(zip(servers, await asyncio.gather(*runs), strict=True))
 
 

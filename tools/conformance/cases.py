@@ -21,7 +21,7 @@ Json = Any
 SUITES_ENV = "OJS_CONFORMANCE_SUITES"
 EXTENSION_LEVEL = 99
 LONG_WAIT_MS = 30_000
-"""A case that waits longer than this in all runs only when long waits are asked for."""
+"""A case that waits longer than this in all runs beside the others, on servers of its own."""
 
 IGNORED_CASE_KEYS = frozenset({"description", "preconditions", "spec_ref", "tags"})
 IGNORED_STEP_KEYS = frozenset(

@@ -1,7 +1,8 @@
 """Cases against servers over HTTP: reset, steps in order with their waits, verdicts.
 
-Cases run one after the other, because they share queue names and ids; every case begins with a reset. With
-several URLs each request goes to the next one. No ``OJS-Version`` header is ever sent.
+Cases of one namespace run one after the other, because they share queue names and ids; every case begins with
+a reset. With several URLs each request goes to the next one. No ``OJS-Version`` header is ever sent. A case that
+waits for minutes has a lane, and with it a namespace, of its own: it runs beside the others.
 """
 
 from __future__ import annotations
@@ -53,23 +54,36 @@ async def run_suite(
     *,
     suite: Path | None = None,
     text: str = "",
-    long_waits: bool = False,
-    on_result: OnResult | None = None,
 ) -> list[CaseResult]:
     """Run the chosen cases against the servers at `urls` (all of one namespace) and give a verdict on each.
 
     `suite` is a folder of cases instead of the core suites, `text` keeps cases that have it in id, name,
-    category or file, `long_waits` adds the cases that wait longer than LONG_WAIT_MS. Raises CaseError when
-    none loads.
+    category or file. Raises CaseError when none loads.
     """
-    cases, _ = split_long(load_cases(suite, levels=levels, text=text), long_waits=long_waits)
-    return await run_cases(urls, cases, on_result=on_result)
+    return await run_cases(urls, load_cases(suite, levels=levels, text=text))
 
 
-def split_long(cases: Sequence[Case], *, long_waits: bool) -> tuple[list[Case], list[Case]]:
-    """Part the cases into those to run and those left out because they wait too long."""
-    left_out = [case for case in cases if case.wait_ms > LONG_WAIT_MS and not long_waits]
-    return [case for case in cases if case not in left_out], left_out
+def split_long(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
+    """Part the cases into the short ones and those that wait longer than LONG_WAIT_MS."""
+    return (
+        [case for case in cases if case.wait_ms <= LONG_WAIT_MS],
+        [case for case in cases if case.wait_ms > LONG_WAIT_MS],
+    )
+
+
+def lanes_of(cases: Sequence[Case]) -> list[list[Case]]:
+    """Part the cases into lanes that run side by side: the short ones, and each long one by itself."""
+    short, long = split_long(cases)
+    return [*([short] if short else []), *([case] for case in long)]
+
+
+async def run_lanes(
+    servers: Sequence[Sequence[str]], lanes: Sequence[Sequence[Case]], *, on_result: OnResult | None = None
+) -> list[CaseResult]:
+    """Run each lane of cases against servers of its own, all at once; the verdicts come in the cases' order."""
+    runs = [run_cases(urls, cases, on_result=on_result) for urls, cases in zip(servers, lanes, strict=True)]
+    results = [result for of_lane in await asyncio.gather(*runs) for result in of_lane]
+    return sorted(results, key=lambda result: (result.case.id, result.case.file))
 
 
 async def run_cases(

@@ -1,4 +1,4 @@
-"""`python -m tools.demo`: thousands of real jobs through a real server, then every one of them checked."""
+"""`python -m tools.demo`: thousands of real jobs and a workflow through a real server, everything checked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -17,9 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tools.demo.api import Api, ApiError
 from tools.demo.checks import Checks
 from tools.demo.library import broken_sample, library_files, library_root
-from tools.demo.run import Outcome, Run
+from tools.demo.run import Run
 from tools.demo.target import Target, TargetError, Wish, open_target
-from tools.demo.verify import Direct, check_events, check_records, compute_directly
+from tools.demo.verify import Direct, check_events, check_records, check_workflow, compute_directly
+from tools.demo.workflow import FILES_MAX, WorkflowRun
 
 WORKERS = 2
 
@@ -57,11 +61,52 @@ async def _run_and_check(
     root = library_root()
     console.print(f"server: {target.description}; files: {root}", highlight=False, soft_wrap=True)
     direct = _direct(root, arguments.files, arguments.workers, folder)
-    outcome = await _run(target, list(direct), str(root), arguments.workers, console)
+    stage = Stage(target, str(root), arguments.workers, console)
+    await _first_act(stage, direct, checks)
+    await _second_act(stage, list(direct)[:FILES_MAX], checks)
+
+
+async def _first_act(stage: Stage, direct: Direct, checks: Checks) -> None:
+    """One job a file."""
+    async with stage.open() as (api, bars):
+        run = Run(api, queue=_new_queue(), files=list(direct), bars=bars)
+        outcome = await run.execute(url=stage.target.url, root=stage.root, workers=stage.workers)
     check_records(checks, outcome, direct)
-    await check_events(checks, outcome, brokers=target.brokers, topic=f"{target.namespace}.events")
+    await check_events(checks, outcome, brokers=stage.target.brokers, topic=f"{stage.target.namespace}.events")
     took = f"{len(outcome.names)} jobs in {outcome.seconds:.1f} s, tokenizing included"
-    console.print(f"{outcome.jobs_per_second:,.0f} jobs/s ({took})", highlight=False)
+    stage.console.print(f"{outcome.jobs_per_second:,.0f} jobs/s ({took})", highlight=False)
+
+
+async def _second_act(stage: Stage, files: list[str], checks: Checks) -> None:
+    """One workflow over many files."""
+    async with stage.open() as (api, bars):
+        run = WorkflowRun(api, queue=_new_queue(), files=files, bars=bars)
+        outcome = await run.execute(url=stage.target.url, root=stage.root, workers=stage.workers)
+    check_workflow(checks, outcome, root=stage.root, names=files)
+    took = f"a workflow of {len(files)} files and its callback in {outcome.seconds:.1f} s"
+    stage.console.print(took, highlight=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where both acts play."""
+
+    target: Target
+    root: str
+    workers: int
+    console: Console
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[tuple[Api, Progress]]:
+        """Give a client of the server, and bars for one act."""
+        columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        async with Api(self.target.url) as api:
+            with Progress(*columns, console=self.console) as bars:
+                yield api, bars
+
+
+def _new_queue() -> str:
+    return f"demo-{time.time_ns() // 1_000_000:x}"
 
 
 def _direct(root: Path, limit: int, processes: int, folder: Path) -> Direct:
@@ -71,14 +116,6 @@ def _direct(root: Path, limit: int, processes: int, folder: Path) -> Direct:
     if None not in direct.values():
         direct[broken_sample(folder)] = None
     return direct
-
-
-async def _run(target: Target, files: list[str], root: str, workers: int, console: Console) -> Outcome:
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    async with Api(target.url) as api:
-        with Progress(*columns, console=console) as bars:
-            run = Run(api, queue=f"demo-{time.time_ns() // 1_000_000:x}", files=files, bars=bars)
-            return await run.execute(url=target.url, root=root, workers=workers)
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import aiohttp
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
 TRIES_MAX = 6
 PAUSE_S = 0.5
@@ -55,9 +55,9 @@ class Api:
         answer = await self._call("POST", "/ojs/v1/jobs/batch", {"jobs": jobs})
         return [job["id"] for job in answer["jobs"]]
 
-    async def fetch(self, *, queue: str, worker_id: str, count: int, wait_ms: int) -> list[Json]:
+    async def fetch(self, *, queues: Sequence[str], worker_id: str, count: int, wait_ms: int) -> list[Json]:
         """Claim up to `count` jobs, waiting up to `wait_ms` for the first."""
-        body = {"queues": [queue], "worker_id": worker_id, "count": count, "wait_ms": wait_ms}
+        body = {"queues": queues, "worker_id": worker_id, "count": count, "wait_ms": wait_ms}
         answer = await self._call("POST", "/ojs/v1/workers/fetch", body)
         jobs: list[Json] = answer["jobs"]
         return jobs
@@ -80,6 +80,24 @@ class Api:
         record: Json = answer["job"]
         return record
 
+    async def jobs(self, *, queue: str, job_type: str) -> list[Json]:
+        """Return the first jobs of a queue that have this type."""
+        answer = await self._call("GET", f"/ojs/v1/jobs?queue={queue}&type={job_type}&limit={PAGE_JOBS}")
+        jobs: list[Json] = answer["jobs"]
+        return jobs
+
+    async def start_workflow(self, workflow: Json) -> Json:
+        """Start a workflow and return it. Never sent twice: a workflow has no id by which it would be known."""
+        answer = await self._call("POST", "/ojs/v1/workflows", workflow, tries_max=1)
+        created: Json = answer["workflow"]
+        return created
+
+    async def workflow(self, workflow_id: str) -> Json:
+        """Return a workflow as it is now."""
+        answer = await self._call("GET", f"/ojs/v1/workflows/{workflow_id}")
+        shown: Json = answer["workflow"]
+        return shown
+
     async def dead_letters(self, queue: str) -> AsyncIterator[Json]:
         """Yield all dead-lettered jobs of a queue."""
         path = f"/ojs/v1/dead-letter?queue={queue}&limit={PAGE_JOBS}"
@@ -92,14 +110,14 @@ class Api:
             if not cursor:
                 return
 
-    async def _call(self, method: str, path: str, body: Json | None = None) -> Json:
+    async def _call(self, method: str, path: str, body: Json | None = None, *, tries_max: int = TRIES_MAX) -> Json:
         """Send a request again while the server says 429 or 503.
 
         A 503 may have been applied all the same: a repeated ack or nack then gets 409, which the caller
         leaves to the final comparison of all records.
         """
         status, content = await self._send(method, path, body)
-        for attempt in range(1, TRIES_MAX):
+        for attempt in range(1, tries_max):
             if status not in _LATER:
                 break
             await asyncio.sleep(PAUSE_S * attempt)

@@ -1,4 +1,4 @@
-"""The work: the files of the Python standard library, and what a job finds out about one of them."""
+"""The work: the files of the Python standard library, and what a job finds out about one of them, or about all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ import sysconfig
 import tokenize
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+INSPECT_TYPE = "demo.inspect"
+HASH_TYPE = "demo.hash"
+TOTAL_TYPE = "demo.total"
 
 _FOREIGN_FOLDERS = frozenset({"site-packages", "dist-packages"})
 _BROKEN_SAMPLE = b"# -*- coding: no-such-encoding -*-\n"
@@ -64,6 +72,22 @@ def _count_tokens(content: bytes) -> int:
         return sum(1 for _ in tokenize.tokenize(io.BytesIO(content).readline))
     except (tokenize.TokenError, SyntaxError, UnicodeDecodeError) as error:
         raise UntokenizableError(type(error).__name__, str(error)) from error
+
+
+def hash_file(path: Path) -> dict[str, str | int]:
+    """Return hash and size of a file: the result of a job of the workflow."""
+    content = path.read_bytes()
+    return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+
+
+def total_of(results: Iterable[Mapping[str, Any]]) -> dict[str, str | int]:
+    """Add the results of many files up, in their order: how many, how many bytes, one hash over all hashes."""
+    files, size, over_all = 0, 0, hashlib.sha256()
+    for result in results:
+        files += 1
+        size += result["size"]
+        over_all.update(result["sha256"].encode())
+    return {"files": files, "size": size, "sha256": over_all.hexdigest()}
 
 
 def inspect_named(root: str, name: str) -> tuple[str, dict[str, str | int] | None]:

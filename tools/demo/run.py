@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tools.demo.library import INSPECT_TYPE
 from tools.demo.worker import Crew, new_progress
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Run:
 
     async def execute(self, *, url: str, root: str, workers: int) -> Outcome:
         """Enqueue, work, and read back every record and the dead letters."""
-        crew = Crew(url=url, queue=self._queue, root=root, count=workers, progress=self._progress)
+        crew = Crew(url=url, queues=[self._queue], root=root, count=workers, progress=self._progress)
         self._lines = {
             name: self._bars.add_task(name, total=len(self._files)) for name in ("enqueued", "completed", "dead")
         }
@@ -86,7 +87,7 @@ class Run:
             self._bars.update(self._lines["enqueued"], completed=len(self._outcome.names))
 
     def _job(self, name: str) -> dict[str, Any]:
-        return {"type": "demo.inspect", "queue": self._queue, "args": [name], "retry": _RETRY}
+        return {"type": INSPECT_TYPE, "queue": self._queue, "args": [name], "retry": _RETRY}
 
     async def _watch(self, crew: Crew) -> None:
         done, moved_at = 0, time.monotonic()

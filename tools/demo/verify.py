@@ -1,16 +1,17 @@
-"""The checks at the end of the demo: results, dead letters, and events against the records."""
+"""The checks of the demo: results, dead letters, events against the records, and the workflow."""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import KafkaError
 
 from tools.demo.accounts import difference, expected_counts
-from tools.demo.library import inspect_named
+from tools.demo.library import hash_file, inspect_named, total_of
 from tools.demo.topic import TopicError, read_ledger
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tools.demo.accounts import EventCounts, Ledger
     from tools.demo.checks import Checks
     from tools.demo.run import Outcome
+    from tools.demo.workflow import WorkflowOutcome
 
 SHOWN_MAX = 3
 _CHUNK_FILES = 20
@@ -112,6 +114,33 @@ def _check_positions(checks: Checks, ledger: Ledger) -> None:
         "a repeated event says the same as the first",
         passed=not ledger.contradictions,
         found=f"{len(ledger.contradictions)} contradictions",
+    )
+
+
+def check_workflow(checks: Checks, outcome: WorkflowOutcome, *, root: str, names: Sequence[str]) -> None:
+    """Compare the workflow's end, and what its callback made of all results, with a direct computation."""
+    shown = outcome.shown
+    ended = tuple(shown.get(field) for field in ("state", "jobs_total", "jobs_completed", "jobs_failed"))
+    checks.add(
+        "the workflow completed with every file",
+        passed=ended == ("completed", len(names), len(names), 0),
+        found=f"{ended[0]}, {ended[2]} of {ended[1]} jobs completed, {ended[3]} failed",
+    )
+    runs = [f"{job['state']}, attempt {job['attempt']}" for job in outcome.callbacks]
+    checks.add(
+        "its callback ran once", passed=runs == ["completed, attempt 1"], found="; ".join(runs) or "no callback"
+    )
+    _check_total(checks, outcome, total_of(hash_file(Path(root) / name) for name in names))
+
+
+def _check_total(checks: Checks, outcome: WorkflowOutcome, direct: Mapping[str, str | int]) -> None:
+    reported = [job.get("result") for job in outcome.callbacks]
+    right = reported == [direct]
+    found = f"{direct['files']} files, {direct['size']:,} bytes, sha256 over all {str(direct['sha256'])[:12]}"
+    checks.add(
+        "what it made of all results, in order, equals a direct computation",
+        passed=right,
+        found=found if right else f"{reported}, direct {direct}",
     )
 
 

@@ -1,4 +1,4 @@
-"""A worker process of the demo: fetch over HTTP, inspect, ack; what does not tokenize is nacked."""
+"""A worker process of the demo: fetch over HTTP, do what the job's type says, ack; what fails is nacked."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from tools.demo.api import Api, ApiError
-from tools.demo.library import UntokenizableError, inspect
+from tools.demo.library import HASH_TYPE, TOTAL_TYPE, UntokenizableError, hash_file, inspect, total_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from multiprocessing.process import BaseProcess
 
 FETCH_COUNT = 20
@@ -54,11 +55,11 @@ def new_progress() -> Progress:
 class Crew:
     """The worker processes of one run."""
 
-    def __init__(self, *, url: str, queue: str, root: str, count: int, progress: Progress) -> None:
+    def __init__(self, *, url: str, queues: Sequence[str], root: str, count: int, progress: Progress) -> None:
         self._progress = progress
         self._processes: list[BaseProcess] = [
             _CONTEXT.Process(
-                target=work, args=(url, queue, root, f"{queue}-worker-{number}", progress), daemon=True
+                target=work, args=(url, queues, root, f"{queues[0]}-worker-{number}", progress), daemon=True
             )
             for number in range(1, count + 1)
         ]
@@ -81,14 +82,14 @@ class Crew:
                 process.kill()
 
 
-def work(url: str, queue: str, root: str, worker_id: str, progress: Progress) -> None:
+def work(url: str, queues: Sequence[str], root: str, worker_id: str, progress: Progress) -> None:
     """Run one worker until it is asked to stop. The target of a worker process."""
-    asyncio.run(_Worker(queue=queue, root=Path(root), worker_id=worker_id, progress=progress).run(url))
+    asyncio.run(_Worker(queues=queues, root=Path(root), worker_id=worker_id, progress=progress).run(url))
 
 
 class _Worker:
-    def __init__(self, *, queue: str, root: Path, worker_id: str, progress: Progress) -> None:
-        self._queue = queue
+    def __init__(self, *, queues: Sequence[str], root: Path, worker_id: str, progress: Progress) -> None:
+        self._queues = queues
         self._root = root
         self._worker_id = worker_id
         self._progress = progress
@@ -104,7 +105,7 @@ class _Worker:
     async def _fetch(self, api: Api) -> list[dict[str, Any]]:
         try:
             return await api.fetch(
-                queue=self._queue, worker_id=self._worker_id, count=FETCH_COUNT, wait_ms=WAIT_MS
+                queues=self._queues, worker_id=self._worker_id, count=FETCH_COUNT, wait_ms=WAIT_MS
             )
         except aiohttp.ClientConnectionError:
             if self._progress.stop.is_set():
@@ -121,12 +122,18 @@ class _Worker:
 
     async def _answer(self, api: Api, job: dict[str, Any]) -> None:
         try:
-            inspection = inspect(self._root / job["args"][0])
+            result = self._result(job)
         except UntokenizableError as error:
             await self._fail(api, job["id"], error)
         else:
-            await api.ack(job_id=job["id"], worker_id=self._worker_id, result=inspection.as_result())
+            await api.ack(job_id=job["id"], worker_id=self._worker_id, result=result)
             _add_one(self._progress.completed)
+
+    def _result(self, job: dict[str, Any]) -> dict[str, str | int]:
+        if job["type"] == TOTAL_TYPE:
+            return total_of(job["parent_results"])
+        path = self._root / job["args"][0]
+        return hash_file(path) if job["type"] == HASH_TYPE else inspect(path).as_result()
 
     async def _fail(self, api: Api, job_id: str, error: UntokenizableError) -> None:
         report = {"code": "handler_error", "type": error.kind, "message": error.message}

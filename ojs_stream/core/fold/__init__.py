@@ -14,6 +14,7 @@ import msgspec
 from ojs_stream.core import commands as c
 from ojs_stream.core.fold import (
     bulk,
+    cron,
     deletion,
     enqueue,
     holds,
@@ -27,11 +28,12 @@ from ojs_stream.core.fold import (
     ticks,
     watchers,
     workers,
+    workflows,
 )
 from ojs_stream.core.names import DEFAULT_CONFIG
 from ojs_stream.core.outcomes import Effect, Outcome
-from ojs_stream.core.records import Watcher, WatcherKind
-from ojs_stream.core.world import MINUTE_SLOTS, NeedMore, Needs, Savepoint, World, raw
+from ojs_stream.core.records import JobRecord, Watcher, WatcherKind
+from ojs_stream.core.world import FIRST_LOOK, MINUTE_SLOTS, NeedMore, Needs, Savepoint, World, raw
 from ojs_stream.errors import RefusedError
 
 OUTAGE_MS = 5_000
@@ -77,6 +79,11 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.RetryDead: lifecycle.retry_dead,
     c.DeleteDead: lifecycle.delete_dead,
     c.Adopt: lifecycle.adopt,
+    c.PutCron: cron.put_cron,
+    c.SwitchCron: cron.switch_cron,
+    c.DeleteCron: cron.delete_cron,
+    c.TriggerCron: cron.trigger_cron,
+    c.Fire: cron.fire,
     c.Configure: queues.configure,
     c.Configured: queues.configured,
     c.Drain: queues.drain,
@@ -88,11 +95,17 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.Divert: limits.divert,
     c.LimitPause: limits.pause,
     c.LimitOverride: limits.override,
+    c.StartWorkflow: workflows.start_workflow,
+    c.CancelWorkflow: workflows.cancel_workflow,
+    c.CancelMembers: workflows.cancel_members,
+    c.DropWorkflow: workflows.drop_workflow,
 }
 
 OBSERVERS: dict[WatcherKind, Callable[[World, Watcher, c.JobNote], None]] = {
     "lock": locks.observe,
     "limit": limits.observe,
+    "workflow": workflows.observe,
+    "cron": cron.observe,
 }
 """Who is told of a job's change of state."""
 
@@ -256,11 +269,12 @@ def _holds_needs(_world: World, command: c.Reserve, _now: int, needs: Needs) -> 
     needs.records.update(("lock", hold.name) for hold in command.holds if hold.kind == "lock")
 
 
-def _watched_needs(_world: World, command: c.Watched, _now: int, needs: Needs) -> None:
+def _watched_needs(world: World, command: c.Watched, _now: int, needs: Needs) -> None:
     if command.watcher.kind == "lock":
         needs.records.add(("lock", command.watcher.name))
     elif command.watcher.kind == "limit":
         needs.records.update(limits.keys_of(command.watcher, command.note))
+    _watcher_needs(world, command.watcher, needs)
 
 
 def _insert_needs(_world: World, command: c.Insert, _now: int, needs: Needs) -> None:
@@ -272,14 +286,33 @@ def _claim_needs(_world: World, command: c.Claim, now: int, needs: Needs) -> Non
     slot = str(now // 60_000 % MINUTE_SLOTS)
     needs.records.add(("config", DEFAULT_CONFIG))
     for queue in command.queues:
-        needs.records.add(("config", queue))
         needs.records.add(("queue", queue))
+        needs.records.add(("config", queue))
         needs.records.add(("minute", queue, slot))
     needs.head(("state", command.queues[0], "available"), command.count)
 
 
-def _job_needs(_world: World, command: c.Ack, _now: int, needs: Needs) -> None:
-    needs.records.add(("job", command.job_id))
+def _job_needs(world: World, command: c.Ack, _now: int, needs: Needs) -> None:
+    key = ("job", command.job_id)
+    needs.records.add(key)
+    # An active job is in memory: then it is known already who will be told of its end.
+    record = world.peek(key)
+    if isinstance(record, JobRecord):
+        for watcher in record.ctl.watchers:
+            _watcher_needs(world, watcher, needs)
+
+
+def _watcher_needs(world: World, watcher: Watcher, needs: Needs) -> None:
+    if watcher.kind == "workflow" and watcher.home == world.home:
+        needs.records.update(workflows.watched_keys(watcher))
+
+
+def _start_needs(world: World, command: c.StartWorkflow, _now: int, needs: Needs) -> None:
+    if command.replay:
+        needs.records.add(("replay", command.replay))
+    for step in command.steps:
+        if step.job is not None and world.home_of(step.job.queue) == world.home:
+            needs.records.add(("queue", step.job.queue))
 
 
 def _jobs_needs(_world: World, command: c.Extend, _now: int, needs: Needs) -> None:
@@ -300,23 +333,30 @@ def _worker_needs(_world: World, command: c.Beat, _now: int, needs: Needs) -> No
 
 
 def _tick_needs(_world: World, command: c.Tick, _now: int, needs: Needs) -> None:
-    needs.head(("due", command.index), ticks.TICK_MAX)
+    needs.head(("due", command.index), FIRST_LOOK, follow=False)
+
+
+def _cron_needs(_world: World, command: c.Fire, _now: int, needs: Needs) -> None:
+    needs.records.add(("cron", command.name))
 
 
 NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
     c.Enqueue: _enqueue_needs,
     c.Insert: _insert_needs,
-    c.Grant: _grant_needs,
     c.Reserve: _holds_needs,
     c.Settle: _holds_needs,
     c.Watched: _watched_needs,
+    c.Grant: _grant_needs,
     c.Claim: _claim_needs,
     c.Extend: _jobs_needs,
     c.GiveBack: _jobs_needs,
     c.Bulk: _jobs_needs,
     **dict.fromkeys((c.Pause, c.Resume, c.Drain, c.Configure, c.Purge, c.DeleteQueue, c.EmptyQueue), _queue_needs),
     c.Tick: _tick_needs,
+    c.Watched: _watched_needs,
+    c.StartWorkflow: _start_needs,
     **dict.fromkeys((c.Beat, c.Direct, c.RemoveWorker), _worker_needs),
+    **dict.fromkeys((c.PutCron, c.SwitchCron, c.DeleteCron, c.TriggerCron, c.Fire), _cron_needs),
     **dict.fromkeys((c.Ack, c.Nack, c.Cancel, c.Activate, c.Promote, c.RetryDead, c.DeleteDead), _job_needs),
     **dict.fromkeys((c.Reprioritize, c.RetryJob), _job_needs),
 }

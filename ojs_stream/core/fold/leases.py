@@ -69,7 +69,8 @@ def claim(world: World, command: Claim) -> Outcome:
         if queue is None or queue.paused:
             continue
         _promote_due(world, name)
-        started = _claim_from(world, name, min(room, limits.claimable(world, queue)), command)
+        room = min(room, limits.claimable(world, limits.bound(world, queue)))
+        started = _claim_from(world, name, room, command)
         limits.count_starts(world, name, len(started))
         claimed.extend(started)
     return Outcome(jobs=tuple(claimed))
@@ -86,7 +87,7 @@ def _promote_due(world: World, queue: str) -> None:
 
 
 def _due(world: World, index: Key) -> list[tuple[int, str]]:
-    due = [(at, job_id) for at, job_id in world.head(index, PROMOTED_MAX) if at <= world.now]
+    due = world.due(index, PROMOTED_MAX)
     world.require([("job", job_id) for _, job_id in due])
     return due
 

@@ -95,9 +95,9 @@ def store_config(world: World, name: str, config: ConfigRecord) -> None:
 def publish(world: World, name: str, config: ConfigRecord | None) -> None:
     """The configuration as it is now, or that there is none any more, here and at every other home."""
     world.put(("config", name), config)
-    queue = world.queue(name)
+    queue = world.queue(name) if name != DEFAULT_CONFIG else None
     if queue is not None:
-        limits.follow_config(world, queue)
+        limits.bound(world, queue)
     for home in range(world.homes):
         if home != world.home:
             world.message(home, system_command(Configured, queue=name, config=config))

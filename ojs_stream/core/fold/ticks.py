@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ojs_stream.core.commands import Tick
-from ojs_stream.core.fold import deletion, limits, locks
+from ojs_stream.core.fold import deletion, limits, locks, workflows
 from ojs_stream.core.fold.enqueue import abort_stage
 from ojs_stream.core.fold.jobs import Failure, discard, expire, is_expired, remove, retry_later, total_over
 from ojs_stream.core.fold.leases import exhausted, promote
@@ -21,6 +21,7 @@ from ojs_stream.core.records import (
     ReplayRecord,
     Stage,
     WorkerRecord,
+    WorkflowRecord,
     key_of_member,
 )
 from ojs_stream.core.states import TERMINAL
@@ -32,8 +33,7 @@ TICK_MAX = 256
 
 def tick(world: World, command: Tick) -> Outcome:
     """Move what is due at the record's time. ``data``: how many ``moved``, whether ``more`` is left."""
-    index = ("due", command.index)
-    due = [member for at, member in world.head(index, TICK_MAX) if at <= world.now]
+    due = [member for _, member in world.due(("due", command.index), TICK_MAX)]
     world.require([key_of_member(member) for member in due])
     moved = sum(_fall_due(world, member, command) for member in due)
     return Outcome(data={"moved": moved, "more": len(due) == TICK_MAX and moved > 0})
@@ -41,43 +41,47 @@ def tick(world: World, command: Tick) -> Outcome:
 
 def _fall_due(world: World, member: str, command: Tick) -> int:
     record = world.get(key_of_member(member))
-    if isinstance(record, JobRecord):
-        return _job_due(world, record, command)
-    if isinstance(record, WorkerRecord):
-        return _worker_due(world, record)
-    if isinstance(record, QueueRecord):
-        _queue_due(world, record, command)
-    elif record is not None:
-        _ENDS[type(record)](world, record)
-    return 1
+    return DUE[type(record)](world, record, command)
 
 
-def _worker_due(world: World, worker: WorkerRecord) -> int:
+def _worker_due(world: World, worker: WorkerRecord, _command: Tick) -> int:
     if not worker.silent and world.now < world.grace:
         return 0
     silence(world, worker)
     return 1
 
 
-def _queue_due(world: World, queue: QueueRecord, command: Tick) -> None:
-    """Its window is over, or a deletion waits for its last jobs."""
+def _stage_due(world: World, stage: Stage, _command: Tick) -> int:
+    abort_stage(world, stage)
+    return 1
+
+
+def _queue_due(world: World, queue: QueueRecord, command: Tick) -> int:
     if command.index == "run":
         limits.window_over(world, queue)
-    elif queue.ending is not None:
+    else:
         deletion.go_on(world, queue)
+    return 1
 
 
-def _forget_replay(world: World, replay: ReplayRecord) -> None:
+def _lock_due(world: World, lock: LockRecord, _command: Tick) -> int:
+    locks.expire(world, lock)
+    return 1
+
+
+def _replay_due(world: World, replay: ReplayRecord, _command: Tick) -> int:
     world.put(("replay", replay.key), None)
+    return 1
 
 
-_ENDS: dict[type, Callable[[World, Any], None]] = {
-    Stage: abort_stage,
-    LockRecord: locks.expire,
-    LimitRecord: limits.fall_due,
-    ReplayRecord: _forget_replay,
-}
-"""What becomes of a record whose time has come."""
+def _workflow_due(world: World, workflow: WorkflowRecord, _command: Tick) -> int:
+    workflows.expire(world, workflow)
+    return 1
+
+
+def _limit_due(world: World, limit: LimitRecord, _command: Tick) -> int:
+    limits.fall_due(world, limit)
+    return 1
 
 
 def _job_due(world: World, record: JobRecord, command: Tick) -> int:
@@ -129,3 +133,16 @@ def _time_out(world: World, record: JobRecord, command: Tick) -> None:
 def job_dice(dice: float, job_id: str) -> float:
     """A number in [0, 1) of its own for each job of a tick, the same at every replay."""
     return (dice + zlib.crc32(job_id.encode()) / 2**32) % 1.0
+
+
+DUE: dict[type, Callable[[World, Any, Tick], int]] = {
+    JobRecord: _job_due,
+    WorkerRecord: _worker_due,
+    Stage: _stage_due,
+    QueueRecord: _queue_due,
+    LockRecord: _lock_due,
+    ReplayRecord: _replay_due,
+    LimitRecord: _limit_due,
+    WorkflowRecord: _workflow_due,
+}
+"""What becomes of a record whose deadline is there; 0: it is not its time yet."""
