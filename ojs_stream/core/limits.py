@@ -68,18 +68,13 @@ def parse_override(body: bytes) -> Override:
     return Override(until=_instant(given.get("expires_at"), "expires_at"), **bounds._asdict())
 
 
-def parse_queue_limit(body: bytes) -> QueueLimit | None:
-    """``{concurrency?, rate: {limit, period}}`` or ``{limit, period}``; ``{}`` takes the limit away."""
-    return queue_limit(load_object(body)[0], "")
-
-
-def queue_limit(given: Values, prefix: str) -> QueueLimit | None:
-    """The limit on all jobs of a queue; ``None`` if there is no bound."""
-    bounds = _bounds(given, prefix)
+def parse_queue_limit(body: bytes) -> QueueLimit:
+    """``{concurrency?, rate: {limit, period}}`` or ``{limit, period}``: the limit on all jobs of a queue."""
+    bounds = _bounds(load_object(body)[0], "")
     if bounds.throttle is not None:
-        raise bad_field(f"{prefix}throttle", "is not for whole queues: give the jobs a key, or use rate")
-    if bounds == Bounds():
-        return None
+        raise bad_field("throttle", "is not for whole queues: give the jobs a key, or use rate")
+    if bounds.concurrency == 0 or (bounds.rate is not None and bounds.rate.limit == 0):
+        raise bad_field("limit", "must be at least 1: pause the queue, if nothing shall start")
     return QueueLimit(concurrency=bounds.concurrency, rate=bounds.rate)
 
 

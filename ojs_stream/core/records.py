@@ -238,7 +238,7 @@ class QueueRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     held: int = 0
     """So many of the available jobs wait for a slot of their limits."""
     limit: QueueLimit | None = None
-    """As its configuration says (``fold/limits.py: bound``)."""
+    """As its configuration says (``fold/limits.py: follow_config``)."""
     window: int = 0
     """When the window of the queue's own rate began: with its first start (ms)."""
     starts: int = 0

@@ -89,11 +89,11 @@ def shape(limit: LimitRecord, now: int) -> dict[str, Any]:
         "active": limit.active,
         "granted": limit.granted,
         "waiting": limit.waiting,
-        "override": _override(limit.override) if bounds != in_force_without(limit) else None,
+        "override": _override(limit.override) if bounds != _rule(limit) else None,
     }
 
 
-def in_force_without(limit: LimitRecord) -> Bounds:
+def _rule(limit: LimitRecord) -> Bounds:
     """What the limit allows when no override counts."""
     return Bounds(limit.concurrency, limit.rate, limit.throttle)
 
@@ -154,18 +154,16 @@ async def limit_queue(call: Call) -> Answer:
 async def unlimit_queue(call: Call) -> Answer:
     """DELETE /admin/queues/{name}/rate-limit."""
     parse_object_or_nothing(await call.body())
-    return await _limit(call, None)
+    return await _limit(call, QueueLimit())
 
 
-async def _limit(call: Call, limit: QueueLimit | None) -> Answer:
+async def _limit(call: Call, limit: QueueLimit) -> Answer:
+    """It is a part of the queue's configuration."""
     name = queues.name_of(call)
-    config = ConfigRecord(
-        name=name,
-        concurrency=(limit.concurrency or 0) if limit is not None else 0,
-        rate_limit=limit.rate if limit is not None else None,
-    )
+    config = ConfigRecord(name=name, concurrency=limit.concurrency or 0, rate_limit=limit.rate)
     command = Configure(queue=name, config=config, names=("concurrency", "rate_limit"), **call.base)
     await call.submit(call.site.home_of(name), command)
-    rate = _window(limit.rate) if limit is not None and limit.rate is not None else None
-    concurrency = limit.concurrency if limit is not None else None
-    return call.json({"queue": name, "name": name, "concurrency": concurrency, "rate": rate, "rate_limit": rate})
+    rate = _window(limit.rate) if limit.rate is not None else None
+    return call.json(
+        {"queue": name, "name": name, "concurrency": limit.concurrency, "rate": rate, "rate_limit": rate}
+    )

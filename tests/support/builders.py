@@ -277,6 +277,8 @@ class Fold:
             return limit_home(asked.key, self.homes)
         if isinstance(asked, StartWorkflow | CancelWorkflow):
             return home_in_id(asked.id)
+        if isinstance(asked, LimitOverride):
+            return limit_home(asked.key, self.homes)
         for name in ("queue", "worker_id", "name"):
             value = getattr(asked, name, "")
             if value and not hasattr(asked, "job_id") and not hasattr(asked, "job_ids"):

@@ -45,7 +45,6 @@ def slot_of(fold: Fold, job_id: str) -> dict[str, Any] | None:
 
 def disagreements(fold: Fold) -> list[str]:
     """When no message is under way: every slot is what its job is, and every job that needs one has it."""
-    problems = []
     wanted = {}
     for dump in fold.dumps():
         for job_id, record in jobs(dump).items():
@@ -59,12 +58,11 @@ def disagreements(fold: Fold) -> list[str]:
         for name, data in dump.items()
         if name.startswith("slot:")
     }
-    problems += [
+    return [
         f"{job_id} is {wanted.get(job_id)}, its slot says {have.get(job_id)}"
         for job_id in sorted(wanted.keys() | have.keys())
         if wanted.get(job_id) != have.get(job_id)
     ]
-    return problems
 
 
 class Post:

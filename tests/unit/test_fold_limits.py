@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from msgspec import Raw
@@ -13,6 +14,7 @@ from ojs_stream.core.commands import (
     Cancel,
     Configure,
     DeleteDead,
+    DeleteQueue,
     GiveBack,
     LimitOverride,
     RetryDead,
@@ -465,11 +467,15 @@ def test_many_grants_go_on_tick_by_tick() -> None:
 # -- whole queues ---------------------------------------------------------------------------------------------
 
 
-def test_a_queue_limit_binds_all_its_jobs() -> None:
-    fold = Fold()
-    limited = ConfigRecord(name="default", concurrency=2, rate_limit=Window(3, SECOND))
+def _configure(queue: str, **fields: Any) -> Configure:
     names = ("concurrency", "rate_limit")
-    fold.do(command(Configure, queue="default", config=limited, names=names))
+    return command(Configure, queue=queue, config=ConfigRecord(name=queue, **fields), names=names)
+
+
+@pytest.mark.parametrize("name", ["default", "_default"])
+def test_a_queue_limit_binds_all_its_jobs(name: str) -> None:
+    fold = Fold()
+    fold.do(_configure(name, concurrency=2, rate_limit=Window(3, SECOND)))
     made = [fold.put(args=Raw(b"[%d]" % n)) for n in range(6)]
     assert fold.take(count=6) == made[:2]
     assert fold.take(count=6) == []
@@ -480,6 +486,20 @@ def test_a_queue_limit_binds_all_its_jobs() -> None:
     assert fold.do(claim(count=6)).jobs == ()
     fold.ticks(after=SECOND)
     assert fold.take(count=6) == made[3:5]
-    fold.do(command(Configure, queue="default", config=ConfigRecord(name="default"), names=names))
+    fold.do(_configure(name))
     assert fold.take(count=6) == made[5:]
+    _sound(fold)
+
+
+@pytest.mark.parametrize(("target", "homes"), [(0, 1), (0, 4), (2, 4)])
+def test_jobs_that_move_with_their_queue_keep_their_slots_or_ask_again(target: int, homes: int) -> None:
+    fold, queue = _one(homes)
+    other = queue_at((limit_home(KEY, homes) + 1 + target) % homes, homes, "other")
+    limit = rule(homes=homes, concurrency=1)
+    first, second = (fold.put(queue, limit=limit) for _ in range(2))
+    fold.do(command(DeleteQueue, queue=queue, strategy="move", target=other))
+    assert fold.take(other, count=2) == [first]
+    assert used(fold) == (1, 0, 1)
+    fold.do(command(Ack, job_id=first))
+    assert fold.take(other, count=2) == [second]
     _sound(fold)

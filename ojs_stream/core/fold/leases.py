@@ -69,8 +69,7 @@ def claim(world: World, command: Claim) -> Outcome:
         if queue is None or queue.paused:
             continue
         _promote_due(world, name)
-        room = min(room, limits.claimable(world, limits.bound(world, queue)))
-        started = _claim_from(world, name, room, command)
+        started = _claim_from(world, name, min(room, limits.claimable(world, queue)), command)
         limits.count_starts(world, name, len(started))
         claimed.extend(started)
     return Outcome(jobs=tuple(claimed))

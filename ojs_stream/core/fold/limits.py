@@ -454,8 +454,13 @@ def override(world: World, command: LimitOverride) -> Outcome:
 # -- limits on whole queues -----------------------------------------------------------------------------------
 
 
-def bound(world: World, queue: QueueRecord) -> QueueRecord:
-    """The queue with the limit that its configuration sets. It binds all jobs: claims check it, nobody is held."""
+def claimable(world: World, queue: QueueRecord) -> int:
+    """So many jobs a claim may take from the queue. Its limit binds all its jobs: nobody is held for it."""
+    return queue_room(follow_config(world, queue), world.count(queue.name, "active"), world.now)
+
+
+def follow_config(world: World, queue: QueueRecord) -> QueueRecord:
+    """The queue's record says what its configuration does: whether a claim is worth asking is seen from it."""
     config = config_of(world, queue.name)
     limit = None
     if config is not None and (config.concurrency or config.rate_limit is not None):
@@ -464,11 +469,6 @@ def bound(world: World, queue: QueueRecord) -> QueueRecord:
         queue = structs.replace(queue, limit=limit)
         world.put(("queue", queue.name), queue)
     return queue
-
-
-def claimable(world: World, queue: QueueRecord) -> int:
-    """So many jobs a claim may take from the queue, as its own limit says."""
-    return queue_room(queue, world.count(queue.name, "active"), world.now)
 
 
 def count_starts(world: World, name: str, count: int) -> None:

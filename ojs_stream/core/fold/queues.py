@@ -97,7 +97,7 @@ def publish(world: World, name: str, config: ConfigRecord | None) -> None:
     world.put(("config", name), config)
     queue = world.queue(name) if name != DEFAULT_CONFIG else None
     if queue is not None:
-        limits.bound(world, queue)
+        limits.follow_config(world, queue)
     for home in range(world.homes):
         if home != world.home:
             world.message(home, system_command(Configured, queue=name, config=config))
