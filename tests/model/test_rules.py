@@ -6,6 +6,7 @@ homes must not show. Ids, times and sequence numbers are left out; jobs are know
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ojs_stream.core.commands import Ack, Cancel
-from ojs_stream.core.homes import home_of
+from ojs_stream.core.commands import Ack, Cancel, CancelWorkflow
+from ojs_stream.core.homes import home_in_id, home_of
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import UniqueRule
 from tests.support.builders import Fold, claim, command, enqueue, job, jobs_of, nack, policy
+from tests.support.flows import leaf, start_of
+from tests.support.limits import rule as limit_rule
 from tests.support.recount import jobs, recount
 from tests.support.rules import Rules, Wish
 
@@ -49,16 +52,41 @@ def _unique() -> st.SearchStrategy[Wish]:
     )
 
 
+SLOTS = {"alpha": 1, "beta": 2, "gamma": 1}
+
+
+def _limited() -> st.SearchStrategy[Wish]:
+    """Under a key of its queue, whose home is another one all the same."""
+
+    def wish(queue: str, delay_ms: int, unique: str) -> Wish:
+        return Wish(queue, delay_ms=delay_ms, unique=unique, limit=f"key-{queue}", slots=SLOTS[queue])
+
+    return st.builds(
+        wish, st.sampled_from(QUEUES), st.sampled_from((0, 0, 1_500)), st.sampled_from(("", "", "u1"))
+    )
+
+
+def _flows() -> st.SearchStrategy[Step]:
+    step = st.builds(Wish, queue=st.sampled_from(QUEUES), attempts=st.sampled_from((1, 2)))
+    steps = st.lists(step, min_size=1, max_size=3).map(tuple)
+    return st.tuples(st.just("start"), st.tuples(st.sampled_from(("chain", "group")), steps))
+
+
 def _steps() -> st.SearchStrategy[Step]:
-    label = st.integers(1, 30).map(str)
+    of_flows = st.builds("w{}:{}".format, st.integers(1, 3), st.integers(0, 2))
+    label = st.one_of(st.integers(1, 30).map(str), of_flows)
+    stops = st.tuples(st.just("stop"), st.tuples(st.integers(1, 3).map("w{}".format)))
     claims = st.tuples(st.just("claim"), st.tuples(st.sampled_from(QUEUES), st.integers(1, 3)))
     ends = st.tuples(st.sampled_from(("ack", "ack", "nack", "cancel")), st.tuples(label))
     wishes = st.one_of(
-        st.tuples(_plain()), st.tuples(_unique()), st.lists(_plain(), min_size=2, max_size=4).map(tuple)
+        st.tuples(_plain()),
+        st.tuples(_unique()),
+        st.tuples(_limited()),
+        st.lists(_plain(), min_size=2, max_size=4).map(tuple),
     )
     enqueues = st.tuples(st.just("enqueue"), st.tuples(wishes))
     waits = st.tuples(st.just("wait"), st.tuples(st.sampled_from((500, 1_000, 2_000))))
-    return st.one_of(enqueues, enqueues, enqueues, claims, claims, ends, ends, waits)
+    return st.one_of(*[enqueues] * 4, *[claims] * 4, *[ends] * 4, waits, _flows(), stops)
 
 
 # -- the server, as a client of one request at a time sees it -------------------------------------------------
@@ -72,6 +100,8 @@ class Server:
         self.fold = Fold(homes)
         self.ids: dict[str, str] = {}
         """label -> job id"""
+        self.flows: dict[str, str] = {}
+        """label -> workflow id"""
         self._enqueued = 0
 
     def enqueue(self, wishes: tuple[Wish, ...]) -> str:
@@ -106,7 +136,29 @@ class Server:
             delay_ms=wish.delay_ms,
             retry=policy(max_attempts=wish.attempts),
             unique=rule,
+            limit=limit_rule(wish.limit, homes=self.homes, concurrency=wish.slots) if wish.limit else None,
         )
+
+    def start(self, kind: str, wishes: tuple[Wish, ...]) -> None:
+        steady = {"initial_interval": "PT1S", "backoff_coefficient": 1.0, "jitter": False}
+        steps = [leaf("a.b", wish.queue, retry={**steady, "max_attempts": wish.attempts}) for wish in wishes]
+        asked = start_of({"type": kind, "name": "w", "steps" if kind == "chain" else "jobs": steps}, self.homes)
+        name = f"w{len(self.flows) + 1}"
+        self.flows[name] = asked.id
+        self.ids.update((f"{name}:{n}", new.job.id) for n, new in enumerate(asked.steps) if new.job is not None)
+        assert not self.fold.do(asked).refused
+
+    def stop(self, name: str) -> str:
+        if name not in self.flows:
+            return "not_found"
+        return self.fold.do(command(CancelWorkflow, id=self.flows[name])).code or "ok"
+
+    def ended(self) -> dict[str, str]:
+        found = {}
+        for name, workflow_id in self.flows.items():
+            data = self.fold.dump(home_in_id(workflow_id))[f"workflow:{workflow_id}"]
+            found[name] = json.loads(data)["state"]
+        return found
 
     def claim(self, queue: str, count: int) -> list[str]:
         return [self._label(each["id"]) for each in jobs_of(self.fold.do(claim(queue, count=count)))]
@@ -153,3 +205,4 @@ def test_the_server_follows_the_rules_however_many_homes_it_has(homes: int, hist
         wanted, got = getattr(rules, name)(*arguments), getattr(server, name)(*arguments)
         assert got == wanted, f"step {at}: {name}{arguments}"
         assert sorted(server.shown()) == sorted(rules.shown()), f"after step {at}: {name}{arguments}"
+        assert server.ended() == rules.ended(), f"after step {at}: {name}{arguments}"

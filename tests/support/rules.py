@@ -130,7 +130,9 @@ class Rules:
 
     def stop(self, name: str) -> str:
         """Cancel a workflow."""
-        flow = self.flows[name]
+        flow = self.flows.get(name)
+        if flow is None:
+            return "not_found"
         if flow.state != "running":
             return "conflict"
         flow.state = "cancelled"
@@ -211,6 +213,10 @@ class Rules:
     def _next_step(self, name: str, flow: Flow) -> None:
         place = len(flow.jobs)
         flow.jobs.append(self._store(f"{name}:{place}", flow.wishes[place], flow=name))
+
+    def ended(self) -> dict[str, str]:
+        """The states of the workflows."""
+        return {name: flow.state for name, flow in self.flows.items()}
 
     def shown(self) -> Iterator[tuple[str, str, int]]:
         """What a client sees of every job: (label, state, attempt)."""
