@@ -302,7 +302,7 @@ class World:
     def job(self, job_id: str) -> JobRecord | Moved | None:
         """The job's record, or the note where it went."""
         record = self.get(("job", job_id))
-        assert record is None or isinstance(record, JobRecord | Moved)
+        assert record is None or isinstance(record, (JobRecord, Moved))
         return record
 
     def queue(self, name: str) -> QueueRecord | None:

@@ -84,6 +84,8 @@ async def jobs_of(call: Call, outcome: Outcome) -> list[bytes]:
     raws = [bytes(raw) for raw in outcome.jobs]
     existing: dict[str, str] = outcome.data.get("existing", {})
     replayed = bool(outcome.data.get("replayed"))
+    if not (existing or replayed):
+        return raws
     wanted = {place: id_of(raw) for place, raw in enumerate(raws) if raw != NO_JOB} if replayed else {}
     own = {id_of(raw): raw for raw in raws if raw != NO_JOB}
     wanted.update((int(place), job_id) for place, job_id in existing.items())
