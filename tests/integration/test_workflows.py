@@ -93,6 +93,7 @@ async def test_workflows_over_two_workers_and_four_homes(
         cancelled = await _cancel(flows)
         await _list(flows, [chain, batch, nested, cancelled])
         await _refusals(flows)
+        await _repeat(flows)
     assert await replay_difference(kafka.bootstrap, redis_server.url, namespace) == ""
 
 
@@ -209,3 +210,12 @@ async def _refusals(flows: Flows) -> None:
     bad = await flows.ask("POST", "/workflows", {"type": "chain", "steps": [leaf("a", 0), {"type": "b"}]})
     assert (bad.status, bad.body["error"]["details"]["index"]) == (400, 1)
     assert (await flows.ask("GET", "/workflows?state=nonsense")).status == 400
+
+
+async def _repeat(flows: Flows) -> None:
+    """With a key a request that had no answer may simply be sent again, to the other worker too."""
+    body = {"type": "chain", "steps": [leaf("again", 2)]}
+    first, second = [await flows.client.ask(url, "POST", "/workflows", body, key="once") for url in flows.urls]
+    assert (first.status, second.status) == (201, 201)
+    assert first.body["id"] == second.body["id"]
+    assert list(await flows.take()) == ["again"]

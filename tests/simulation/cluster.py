@@ -38,8 +38,8 @@ def task_factory(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]
     task = asyncio.Task(work, loop=loop, **options)
     worker = _whose.get()
     if worker is not None:
-        worker.tasks.add(task)
-        task.add_done_callback(worker.tasks.discard)
+        worker.tasks[task] = None
+        task.add_done_callback(lambda done: worker.tasks.pop(done, None))
     return task
 
 
@@ -49,7 +49,8 @@ class SimWorker:
     def __init__(self, name: str, cluster: Cluster) -> None:
         self.name = name
         self.cluster = cluster
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        """In the order of their beginning, in which a crash ends them: a set has another order at each run."""
         self.link = Link(cluster.net)
         self.link.on_crash = self.crash
         self._deliveries: dict[int, list[asyncio.Task[Any]]] = {}

@@ -18,6 +18,7 @@ def test_nothing_is_lost_and_nothing_happens_twice(start: int) -> None:
     )
 
 
-def test_the_same_seed_is_the_same_run() -> None:
-    first, second = simulate(7), simulate(7)
+@pytest.mark.parametrize("seed", [7, 151])
+def test_the_same_seed_is_the_same_run(seed: int) -> None:
+    first, second = simulate(seed), simulate(seed)
     assert (first.journal, first.records, first.requests) == (second.journal, second.records, second.requests)
