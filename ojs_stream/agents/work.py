@@ -72,6 +72,9 @@ class Work:
         waiter = asyncio.Event()
         for queue in queues:
             self._waiters.setdefault(queue, set()).add(waiter)
+        if any(self.hint(queue) for queue in queues):
+            # It came after the caller had looked, and nobody was waiting then.
+            waiter.set()
         try:
             async with asyncio.timeout(seconds if local else min(seconds, REMOTE_POLL_S)):
                 await waiter.wait()

@@ -246,8 +246,9 @@ class Audit:
     def uniques(self) -> list[str]:
         """No unique job is stored while another one of its fingerprint is in its states.
 
-        By the times of the events: the clock of the log must never have been set. A replaced job may see its
-        successor, and one that came back from the dead was never asked.
+        By the times of the events: the clock of the log must never have been set. A job that is replaced may see
+        its successor until it hears of it, and end in another way before; one that came back from the dead was
+        never asked.
         """
         lives: dict[str, tuple[str, str]] = {}
         replaced: set[str] = set()
@@ -265,8 +266,12 @@ class Audit:
             f"unique jobs {one[2]} and {other[2]} have lived side by side"
             for same in holding.values()
             for one, other in pairwise(sorted(same))
-            if other[0] < one[1]
+            if other[0] < one[1] and self._rule_of(other[2]).get("on_conflict") != "replace"
         ]
+
+    def _rule_of(self, job_id: str) -> dict[str, Any]:
+        rule: dict[str, Any] = self._stored[job_id]["ctl"]["unique"]
+        return rule
 
     # -- workflows ----------------------------------------------------------------------------------------
 

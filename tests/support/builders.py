@@ -273,6 +273,8 @@ class Fold:
             return home_of(asked.replay, self.homes) if asked.replay else deciding_home(asked.jobs, self.homes)
         if isinstance(asked, Claim):
             return home_of(asked.queues[0], self.homes)
+        if isinstance(asked, LimitOverride):
+            return limit_home(asked.key, self.homes)
         if isinstance(asked, StartWorkflow | CancelWorkflow):
             return home_in_id(asked.id)
         if isinstance(asked, LimitOverride):

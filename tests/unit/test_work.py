@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from ojs_stream.agents.work import Work
-from ojs_stream.core.records import Counts, HomeState, QueueRecord
+from ojs_stream.core.records import Counts, HomeState, QueueLimit, QueueRecord, Window
 from ojs_stream.core.world import World
 
+LIMITED = QueueLimit(concurrency=2, rate=Window(3, 1_000))
 ROWS = [
+    (QueueRecord(name="q", created_at="", counts=Counts(available=2), held=2), False),
+    (QueueRecord(name="q", created_at="", counts=Counts(available=2), held=1), True),
+    (QueueRecord(name="q", created_at="", counts=Counts(available=1, active=2), limit=LIMITED), False),
+    (QueueRecord(name="q", created_at="", counts=Counts(available=1, active=1), limit=LIMITED, starts=3), False),
+    (QueueRecord(name="q", created_at="", counts=Counts(available=1, active=1), limit=LIMITED, starts=2), True),
     (QueueRecord(name="q", created_at="", counts=Counts(available=1)), True),
     (QueueRecord(name="q", created_at="", counts=Counts(available=1), paused=True), False),
     (QueueRecord(name="q", created_at="", counts=Counts(scheduled=1, retryable=1)), False),
@@ -43,3 +50,10 @@ def test_a_home_that_is_forgotten_gives_no_hints() -> None:
     work = knowing(QueueRecord(name="q", created_at="", counts=Counts(available=1)))
     work.forget(0)
     assert work.hint("q") is False
+
+
+async def test_who_waits_for_work_that_is_there_already_does_not_wait() -> None:
+    """It may come after the caller has looked, and before it waits: nobody would wake it."""
+    work = knowing(QueueRecord(name="q", created_at="", counts=Counts(available=1)))
+    async with asyncio.timeout(1.0):
+        await work.wait(("other", "q"), 60.0)
