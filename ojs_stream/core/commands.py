@@ -401,6 +401,10 @@ class PutCron(Command, frozen=True, kw_only=True, omit_defaults=True, tag="put_c
     """``None``: as it is, and a new one is enabled."""
     description: str | None = None
     changes: int = 0
+    replay: str = ""
+    """The client's ``Idempotency-Key``; it is remembered at the entry's home."""
+    body: str = ""
+    """A hash of the request under that key."""
 
 
 class SwitchCron(Command, frozen=True, kw_only=True, omit_defaults=True, tag="switch_cron"):

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from ojs_stream import stamp
 from ojs_stream.core.bodies import parse_object_or_nothing
@@ -22,6 +22,7 @@ from ojs_stream.web.answer import Answer
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.paging import part_of
 from ojs_stream.web.problems import not_found
+from ojs_stream.web.replays import replay_of, told
 from ojs_stream.web.requests import page_of, whole_of
 from ojs_stream.web.responses import API, id_of
 
@@ -41,10 +42,13 @@ _job = msgspec.json.Decoder(_Job)
 
 async def register(call: Call) -> Answer:
     """POST /cron -> 201 for a new entry, 200 for one of that name that was there: ``{cron, cron_job, ...}``."""
-    request = parse_cron(await call.body(), call.site.rules)
-    outcome = await call.submit(call.site.home_of(request.name), _put(call, request, 0))
+    body = await call.body()
+    request = parse_cron(body, call.site.rules)
+    command = structs.replace(_put(call, request, 0), **replay_of(call, "cron", body))
+    outcome = await call.submit(call.site.home_of(request.name), command)
     status = 201 if outcome.data["created"] else 200
-    return call.json(_twins(_entry_of(outcome)), status, location=f"{API}/cron/{request.name}")
+    headers = {"location": f"{API}/cron/{request.name}", **told(outcome)}
+    return call.json(_twins(_entry_of(outcome)), status, **headers)
 
 
 def _put(call: Call, request: CronRequest, changes: int) -> PutCron:

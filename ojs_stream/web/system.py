@@ -13,7 +13,7 @@ from ojs_stream.errors import UnavailableError
 from ojs_stream.web.answer import OJS_VERSION, Answer
 from ojs_stream.web.middleware import Call
 
-CONFORMANCE_LEVEL = 1
+CONFORMANCE_LEVEL = 4
 
 
 async def health(call: Call) -> Answer:

@@ -754,7 +754,7 @@ async def test_health_and_readiness(edge: Edge, path: str, ok: int) -> None:
 
 async def test_the_manifest_says_what_is_there(edge: Edge) -> None:
     _, body, _ = await edge.call("GET", "/ojs/manifest")
-    assert body["conformance_level"] == 1
+    assert body["conformance_level"] == 4
     assert all(isinstance(value, bool) for value in body["capabilities"].values())
     assert body["capabilities"]["dead_letter"]
     assert body["capabilities"]["workflows"]

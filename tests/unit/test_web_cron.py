@@ -107,6 +107,20 @@ async def test_a_second_registration_answers_200(edge: Edge) -> None:
     assert again["cron"]["overlap_policy"] == "cancel_previous"
 
 
+async def test_a_repeated_registration_is_told_the_same_and_changes_nothing(edge: Edge) -> None:
+    async def post(body: dict[str, Any]) -> tuple[int, str | None, Any]:
+        headers = {"Idempotency-Key": "k"}
+        async with edge.client.post("/ojs/v1/cron", json=body, headers=headers) as response:
+            return response.status, response.headers.get("Idempotency-Replayed"), await response.json()
+
+    first = await post(SUITE)
+    await edge.call("POST", f"/cron/{SUITE['name']}/pause")
+    again = await post(SUITE)
+    assert (first[:2], again[:2]) == ((201, None), (201, "true"))
+    assert (first[2]["status"], again[2]["status"]) == ("active", "paused")
+    assert (await post({**SUITE, "description": "another"}))[2]["error"]["code"] == "idempotency_mismatch"
+
+
 async def test_args_keep_every_byte(edge: Edge) -> None:
     body = b'{"name":"n","cron":"@daily","type":"a.b","args":[18446744073709551616],"meta":{"x":1.50}}'
     await edge.call("POST", "/cron", body, 201)

@@ -32,7 +32,7 @@ class Required:
     allowed: Mapping[str, str] = field(default_factory=dict)
 
 
-DEMANDS: Mapping[int, Required] = {
+REQUIRED: Mapping[int, Required] = {
     0: Required(),
     1: Required(allowed={"L1-RTR-014": "needs a message classifier"}),
     2: Required(),
@@ -40,14 +40,6 @@ DEMANDS: Mapping[int, Required] = {
     4: Required(),
 }
 """Core level -> what it must reach."""
-
-REQUIRED_LEVEL_MAX = 1
-"""The demands hold up to this level; the levels above it are shown, not required."""
-
-REQUIRED: Mapping[int, Required] = {
-    level: demand for level, demand in DEMANDS.items() if level <= REQUIRED_LEVEL_MAX
-}
-"""Level -> what it must reach now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

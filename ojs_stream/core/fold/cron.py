@@ -21,6 +21,7 @@ from ojs_stream.core.commands import (
     TriggerCron,
 )
 from ojs_stream.core.envelope import encode_object, raw_object
+from ojs_stream.core.fold import replays
 from ojs_stream.core.fold.enqueue import enqueue
 from ojs_stream.core.fold.lifecycle import cancel_here
 from ojs_stream.core.ids import named_job_id
@@ -67,6 +68,10 @@ def _told(entry: CronRecord, **data: object) -> Outcome:
 
 def put_cron(world: World, command: PutCron) -> Outcome:
     """Register or change. The same schedule goes on as it was: an application registers at every start."""
+    known = replays.look(world, command)
+    if known is not None and known.outcome is not None:
+        # A repeat is shown the entry as it is by now.
+        return _told(_known(world, command.name), **known.outcome.data)
     before = world.find(("cron", command.name), CronRecord)
     if command.changes:
         _checked(_known(world, command.name), command.changes)
@@ -82,6 +87,7 @@ def put_cron(world: World, command: PutCron) -> Outcome:
     )
     enabled = entry.enabled if command.enabled is None else command.enabled
     entry = _scheduled(entry, before, command, enabled=enabled)
+    replays.keep(world, command, Outcome(data={"created": before is None}))
     return _told(_put(world, entry), created=before is None)
 
 
