@@ -15,6 +15,7 @@ from rich.console import Console
 from tools.bench.figures import EMBEDDED_DURABILITY, OTHER_DURABILITY, Figures, machine
 from tools.bench.floor import floor_server
 from tools.bench.judge import judge
+from tools.bench.others import Others
 from tools.bench.queues import covering_queues
 from tools.bench.report import show, write_json, write_markdown
 from tools.bench.run import Bench, Client, Plan
@@ -75,7 +76,9 @@ def _measure(arguments: argparse.Namespace, target: Target, console: Console) ->
     )
     with closing(Client()) as client, floor_server() as floor_port, console.status("") as status:
         bench = Bench(client=client, url=target.url, floor_port=floor_port, plan=plan, say=status.update)
+        others = Others()
         bench.run(figures)
+        figures.others_share = others.share() if target.embedded else 0.0
     return figures
 
 

@@ -109,6 +109,8 @@ class Figures:
     partitions: int
     server: str
     durability: str
+    #: The share of all cores that other processes used during the run (without the server, if it is not ours).
+    others_share: float = 0.0
     figures: list[Figure] = field(default_factory=list)
     drifts: list[FloorDrift] = field(default_factory=list)
 

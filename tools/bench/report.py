@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CLIENT_BOUND_SHARE = 0.9
 """Above this share of one core the client itself limits a figure, which the report says."""
+OTHERS_SHARE = 0.05
+"""Above this share of the machine other processes are worth a remark."""
 
 _COLUMNS = (
     "conns",
@@ -114,6 +116,8 @@ def _drifts(figures: Figures) -> Iterator[str]:
 
 
 def _remarks(figures: Figures) -> Iterator[str]:
+    if figures.others_share > OTHERS_SHARE:
+        yield f"others used {figures.others_share:.0%} of the machine: what is measured here decides little"
     for figure in figures.figures:
         place = f"{figure.case}, {figure.connections} connections, {figure.queues} queue(s)"
         if figure.error_count:

@@ -33,11 +33,12 @@ STOCK_MARGIN = 1.5
 """How much more is put in stock than the rate seen so far would use up."""
 
 STOCK_JOBS_MIN = 2_000
-UNJUDGED_ROUNDS = 2
+UNJUDGED_ROUNDS = 1
 """So many rounds, without a warm-up, where nothing is judged."""
 FLOOR_AGAIN_SLICES = 3
-BATCH_WARMUP_TURNS = 1.5
-BATCH_WARMUP_S_MAX = 3.0
+BATCH_TURNS = 1.5
+"""A slice of batches warms up, and then measures, for at least so many times what one takes to be answered."""
+BATCH_TURN_S_MAX = 3.0
 _HTTP_PORT = 80
 
 
@@ -84,7 +85,7 @@ class Bench:
         self._port = parts.port or _HTTP_PORT
         self._authority = f"{self._host}:{self._port}"
         self._floor_port = floor_port
-        self._batch_warmup_s = plan.warmup_s
+        self._batch_turn_s = 0.0
         self._stock: dict[tuple[str, ...], int] = dict.fromkeys(plan.queue_sets, 0)
 
     def run(self, figures: Figures) -> None:
@@ -121,10 +122,13 @@ class Bench:
     def _batch(self, queues: tuple[str, ...], connections: int, place: str) -> LoadResult:
         self._say(f"{cases.BATCH}, {place}")
         load = self._load(cases.batch_requests(queues, self._authority), connections)
-        result = self._client.measure(replace(load, warmup_s=self._batch_warmup_s))
         # Until the first turn is answered, nothing is: a slice must not count that as a slow server.
-        first_turn_s = BATCH_WARMUP_TURNS * result.p50_ms / 1000
-        self._batch_warmup_s = min(max(self._plan.warmup_s, first_turn_s), BATCH_WARMUP_S_MAX)
+        warmup_s, seconds = (
+            max(self._plan.warmup_s, self._batch_turn_s),
+            max(self._plan.seconds, self._batch_turn_s),
+        )
+        result = self._client.measure(replace(load, warmup_s=warmup_s, seconds=seconds))
+        self._batch_turn_s = min(BATCH_TURNS * result.p50_ms / 1000, BATCH_TURN_S_MAX)
         self._stock[queues] += result.answered_ok * cases.BATCH_JOBS
         return result
 
