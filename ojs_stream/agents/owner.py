@@ -477,6 +477,7 @@ class Owner:
         self._outbox = Outbox(
             self.home,
             sender=wiring.sender,
+            produce=wiring.gateway.produce,
             topics=wiring.topics,
             tails=tails,
             on_event=wiring.on_event,

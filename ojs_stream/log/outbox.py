@@ -19,7 +19,6 @@ from ojs_stream.core.portions import portions
 from ojs_stream.core.world import Message, NumberedEffect, NumberedEvent
 from ojs_stream.errors import RefusedError, UnavailableError
 from ojs_stream.forever import forever
-from ojs_stream.log.codec import encode_pack, pack_headers
 from ojs_stream.log.producer import Record
 from ojs_stream.log.topics import Topics
 from ojs_stream.store.commit import Acked, Trim, effect_field, message_field
@@ -40,6 +39,10 @@ class Sender(Protocol):
 
     async def send_many(self, topic: str, partition: int, records: Sequence[Record], *, timeout_s: float) -> int:
         """Append in order and wait for the acknowledgements; ``UnavailableError`` when the outcome is unknown."""
+
+
+Produce = Callable[[int, list[tuple[bytes, str]]], Awaitable[int]]
+"""Write a pack of (command, kind) to a home's log, so that a home of this worker has it at once; its offset."""
 
 
 class Lane(Generic[T]):
@@ -123,11 +126,12 @@ class Lane(Generic[T]):
 class Outbox:
     """The lanes of one home. ``tails``: per topic the highest position that it has, or is known to have had."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it writes through and who hears of it, by name
         self,
         home: int,
         *,
         sender: Sender,
+        produce: Produce,
         topics: Topics,
         tails: dict[str, int],
         on_event: Callable[[NumberedEvent], None] | None = None,
@@ -135,6 +139,7 @@ class Outbox:
     ) -> None:
         self.home = home
         self._sender = sender
+        self._produce = produce
         self._topics = topics
         self._tails = tails
         self._events_sent = tails["events"]
@@ -226,9 +231,7 @@ class Outbox:
             for pack in portions(
                 messages, lambda message: len(message.data), count_max=BATCH_MAX, bytes_max=PACK_BYTES_MAX
             ):
-                value = encode_pack([message.data for message in pack])
-                record = Record(None, value, pack_headers(len(pack), ["message"]))
-                await self._sender.send_many(self._topics.commands, home, [record], timeout_s=SEND_TIMEOUT_S)
+                await self._produce(home, [(message.data, "message") for message in pack])
 
     def _messages_settled(self, batch: list[Message]) -> None:
         self._trimmed.extend(message_field(m.destination, m.number) for m in batch)

@@ -145,7 +145,7 @@ async def test_a_listener_that_fails_stops_no_events() -> None:
         raise ZeroDivisionError("boom")
 
     sender = Sender()
-    box = Outbox(0, sender=sender, topics=Topics("ns"), tails=NO_TAILS, on_event=listen)
+    box = Outbox(0, sender=sender, produce=Step(), topics=Topics("ns"), tails=NO_TAILS, on_event=listen)
     box.start()
     box.add([NumberedEvent(number, "job.enqueued", "j", "q", None, b"{}") for number in (1, 2)])
     async with asyncio.timeout(5):

@@ -30,6 +30,10 @@ class Sender:
         self.sent.setdefault(topic, []).extend(records)
         return 0
 
+    async def produce(self, _home: int, pack: list[tuple[bytes, str]]) -> int:
+        records = [Record(None, b"".join(data for data, _ in pack), [])]
+        return await self.send_many("ns.commands", 0, records, timeout_s=1.0)
+
     def positions(self, topic: str) -> list[int]:
         return [int(dict(record.headers)["ojs-position"]) for record in self.sent.get(topic, [])]
 
@@ -60,7 +64,7 @@ async def sent(box: Outbox) -> None:
 
 
 async def test_what_is_too_large_for_its_topic_is_dropped_and_trimmed(sender: Sender) -> None:
-    box = Outbox(0, sender=sender, topics=Topics("ns"), tails=NO_TAILS)
+    box = Outbox(0, sender=sender, produce=sender.produce, topics=Topics("ns"), tails=NO_TAILS)
     box.start()
     box.start_messages()
     box.add(
