@@ -87,7 +87,7 @@ async def _redis_is_known_to_be_lost(client: Client, url: str) -> None:
 
 async def _waits(worker: Worker) -> None:
     async def said() -> bool:
-        return "bulk intake waits" in worker.log_tail(1_000)
+        return "bulk intake holds" in worker.log_tail(1_000)
 
     await until(said, "a take is in hand", 20, 0.1)
 
