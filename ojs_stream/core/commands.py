@@ -426,6 +426,10 @@ class TriggerCron(Command, frozen=True, kw_only=True, omit_defaults=True, tag="t
     """Run a cron entry now, whatever its schedule says."""
 
     name: str
+    replay: str = ""
+    """The client's ``Idempotency-Key``; it is remembered at this home."""
+    body: str = ""
+    """A hash of the request under that key."""
 
 
 class Fire(Command, frozen=True, kw_only=True, omit_defaults=True, tag="fire"):
@@ -450,6 +454,10 @@ class Configure(Command, frozen=True, kw_only=True, omit_defaults=True, tag="con
     """All other fields of its configuration are unset."""
     create: bool = False
     """Refused if the queue exists."""
+    replay: str = ""
+    """The client's ``Idempotency-Key``; it is remembered at this home."""
+    body: str = ""
+    """A hash of the request under that key."""
 
 
 class Drain(Command, frozen=True, kw_only=True, omit_defaults=True, tag="drain"):

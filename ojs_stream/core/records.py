@@ -439,6 +439,8 @@ class CronRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why it was skipped; ``manual`` for a run by hand."""
     state: str = ""
     """How the job has ended; empty while it has not."""
+    replay: str = ""
+    """The client's ``Idempotency-Key`` of a run by hand."""
     missed: int = 0
     """So many instants before this one passed while nobody could look; they are not made up for."""
 

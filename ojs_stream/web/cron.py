@@ -170,12 +170,15 @@ async def trigger(call: Call) -> Answer:
 
     ``triggered`` is false when a unique job was there already: then it is that one's id.
     """
-    parse_object_or_nothing(await call.body())
+    body = await call.body()
+    parse_object_or_nothing(body)
     name = _name(call)
-    outcome = await call.submit(call.site.home_of(name), TriggerCron(name=name, **call.base))
+    command = TriggerCron(name=name, **replay_of(call, f"cron/{name}/trigger", body), **call.base)
+    outcome = await call.submit(call.site.home_of(name), command)
     existing = outcome.data.get("existing", {}).get("0")
     job_id = existing or id_of(bytes(outcome.jobs[0]))
-    return call.json({**_twins(await _read(call)), "job_id": job_id, "triggered": existing is None})
+    shown = {**_twins(await _read(call)), "job_id": job_id, "triggered": existing is None}
+    return call.json(shown, 200, **told(outcome))
 
 
 async def history(call: Call) -> Answer:

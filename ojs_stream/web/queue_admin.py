@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import structs
+
 from ojs_stream import stamp
 from ojs_stream.core.commands import Configure, DeleteQueue, Purge
 from ojs_stream.core.config_body import ConfigBody, parse_config_body, parse_new_queue
@@ -15,6 +17,7 @@ from ojs_stream.web.admin import queue_detail
 from ojs_stream.web.answer import Answer
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.queues import in_force, name_of
+from ojs_stream.web.replays import replay_of, told
 from ojs_stream.web.responses import API
 
 # ------------------------------------------------------------------ configuration
@@ -22,15 +25,19 @@ from ojs_stream.web.responses import API
 
 async def create(call: Call) -> Answer:
     """POST /queues ``{name, config}`` -> 201 with the queue; 409 if there is one of that name."""
-    name, body = parse_new_queue(await call.body())
-    await _configure(call, name, body, create=True, replace=True)
-    return call.json(await _told(call, name), 201, location=f"{API}/queues/{name}")
+    data = await call.body()
+    name, body = parse_new_queue(data)
+    command = structs.replace(
+        _change(call, name, body, whole=True), create=True, **replay_of(call, "queues", data)
+    )
+    outcome = await call.submit(call.site.home_of(name), command)
+    return call.json(await _told(call, name), 201, location=f"{API}/queues/{name}", **told(outcome))
 
 
 async def put(call: Call) -> Answer:
     """PUT /queues/{name} ``{config}`` -> the queue, new or not; its whole configuration is replaced."""
     name = name_of(call)
-    await _configure(call, name, parse_config_body(name, await call.body()), replace=True)
+    await _configure(call, name, parse_config_body(name, await call.body()), whole=True)
     return call.json(await _told(call, name))
 
 
@@ -53,13 +60,12 @@ async def put_admin_config(call: Call) -> Answer:
     return call.json(await _told(call, name))
 
 
-async def _configure(
-    call: Call, name: str, body: ConfigBody, *, create: bool = False, replace: bool = False
-) -> None:
-    command = Configure(
-        queue=name, config=body.config, names=body.names, create=create, replace=replace, **call.base
-    )
-    await call.submit(call.site.home_of(name), command)
+async def _configure(call: Call, name: str, body: ConfigBody, *, whole: bool = False) -> None:
+    await call.submit(call.site.home_of(name), _change(call, name, body, whole=whole))
+
+
+def _change(call: Call, name: str, body: ConfigBody, *, whole: bool = False) -> Configure:
+    return Configure(queue=name, config=body.config, names=body.names, replace=whole, **call.base)
 
 
 async def _config(call: Call, name: str) -> dict[str, Any]:

@@ -432,6 +432,20 @@ def test_a_refused_run_by_hand_is_the_clients_to_know_whichever_home_decides(hom
 
 
 @HOMES
+def test_a_repeated_run_by_hand_runs_once_and_a_refused_one_is_not_remembered(homes: int) -> None:
+    for lock_home in range(homes):
+        fold = Fold(homes)
+        register(fold, job_fields={"unique": unique_at(lock_home)})
+        (made,) = jobs_of(ask(fold, TriggerCron, replay="k", body="b"))
+        (again,) = jobs_of(ask(fold, TriggerCron, replay="k", body="b"))
+        assert (again["id"], entry_of(fold).runs) == (made["id"], 1)
+        assert ask(fold, TriggerCron, replay="other", body="b").code == "duplicate"
+        fold.do(command(Cancel, job_id=made["id"]))
+        (second,) = jobs_of(ask(fold, TriggerCron, replay="other", body="b"))
+        assert second["id"] != made["id"]
+
+
+@HOMES
 def test_a_run_by_hand_that_gives_way_to_a_unique_job_names_that_one(homes: int) -> None:
     for lock_home in range(homes):
         fold = Fold(homes)

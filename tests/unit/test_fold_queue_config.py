@@ -99,6 +99,9 @@ def test_a_queue_is_created_once() -> None:
     create = command(Configure, queue="mail", config=body.config, names=body.names, create=True, replace=True)
     assert not fold.do(create).refused
     assert fold.do(create).code == "conflict"
+    keyed = structs.replace(create, queue="post", replay="k", body="b")
+    assert fold.do(keyed).data == {"name": "post", "version": 1}
+    assert fold.do(keyed).data == {"name": "post", "version": 1, "replayed": True}
     assert [event.type for event in fold.events if event.subject == "mail"] == ["queue.created"]
 
 

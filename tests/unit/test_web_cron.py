@@ -221,6 +221,17 @@ async def test_a_run_by_hand_names_its_job_and_is_in_the_history(edge: Edge) -> 
     assert (told["count"], told["total"], run["job_state"]) == (1, 2, None)
 
 
+async def test_a_repeated_run_by_hand_names_the_first_job(edge: Edge) -> None:
+    await edge.call("POST", "/cron", SUITE, 201)
+    told = []
+    for _ in range(2):
+        async with edge.client.post("/ojs/v1/cron/daily/trigger", headers={"Idempotency-Key": "k"}) as response:
+            told.append((await response.json(), response.headers.get("Idempotency-Replayed")))
+    (first, fresh), (again, replayed) = told
+    assert (again["job_id"], again["cron"]["run_count"]) == (first["job_id"], 1)
+    assert (fresh, replayed) == (None, "true")
+
+
 async def test_a_run_by_hand_beside_its_unique_twin_is_refused(edge: Edge) -> None:
     options = {"queue": "reports", "unique": {"keys": ["type", "queue"]}}
     await edge.call("POST", "/cron", SUITE | {"job_template": {**TEMPLATE, "options": options}}, 201)

@@ -192,13 +192,20 @@ def trigger_cron(world: World, command: TriggerCron) -> Outcome | None:
 
     The outcome is that of the enqueue, from the home that decides about it.
     """
+    known = replays.look(world, command)
+    if known is not None:
+        return known.outcome
     entry = _known(world, command.name)
     new = _job_of(world, entry, world.now, f"{entry.serial}:{world.next_sequence()}")
     _make_room(world, entry)
     outcome = _enqueue(world, new, command.submit)
-    if not _existing(outcome):
-        run = CronRun(due=world.now, at=world.now, outcome="triggered", reason="manual")
-        _put(world, _started(world, entry, run, new))
+    if outcome is not None and _existing(outcome):
+        return replays.keep(world, command, outcome)
+    run = CronRun(due=world.now, at=world.now, outcome="triggered", reason="manual", replay=command.replay)
+    _put(world, _started(world, entry, run, new))
+    # A repeat is told this job, whichever home decides about it; a refusal takes that back (``observe``).
+    head = raw({"id": new.id, "type": new.type, "state": "available", "queue": new.queue})
+    replays.keep(world, command, Outcome(jobs=(head,)))
     return outcome
 
 
@@ -297,6 +304,8 @@ def observe(world: World, watcher: Watcher, note: JobNote) -> None:
         for run in entry.history:
             if run.job == note.id:
                 world.emit("cron.skipped", entry.name, _about(entry, run, reason=note.reason))
+                if run.replay:
+                    world.put(("replay", run.replay), None)
     _put(world, structs.replace(entry, history=history))
 
 

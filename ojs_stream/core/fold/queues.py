@@ -8,7 +8,7 @@ from __future__ import annotations
 from msgspec import structs
 
 from ojs_stream.core.commands import Configure, Configured, Drain, Pause, Resume
-from ojs_stream.core.fold import limits
+from ojs_stream.core.fold import limits, replays
 from ojs_stream.core.fold.jobs import ensure_queue
 from ojs_stream.core.fold.rooms import own_config
 from ojs_stream.core.names import DEFAULT_CONFIG
@@ -60,6 +60,9 @@ def drain(world: World, command: Drain) -> Outcome:
 
 def configure(world: World, command: Configure) -> Outcome:
     """The fields that the command names get their values; ``create`` refuses a queue that exists."""
+    known = replays.look(world, command)
+    if known is not None and known.outcome is not None:
+        return known.outcome
     name = command.queue
     if name != DEFAULT_CONFIG:
         _ensure_configurable(world, command)
@@ -69,7 +72,7 @@ def configure(world: World, command: Configure) -> Outcome:
     store_config(world, name, structs.replace(kept, **fields))
     kind = "queue.created" if command.create else "queue.config_updated"
     world.emit(kind, name, EventData(queue=name, changed_at=iso(world.now)))
-    return Outcome(data={"name": name, "version": before.version + 1})
+    return replays.keep(world, command, Outcome(data={"name": name, "version": before.version + 1}))
 
 
 def _ensure_configurable(world: World, command: Configure) -> None:
