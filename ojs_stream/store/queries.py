@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ojs_stream.core.homes import home_in_id, home_of
@@ -21,8 +21,6 @@ from ojs_stream.store.lock_reads import LockReads
 from ojs_stream.store.queue_reads import QueueReads
 from ojs_stream.store.reads import Read, Reads
 from ojs_stream.store.scans import (
-    CHUNK,
-    SCAN_MAX,
     Chain,
     Found,
     Keep,
@@ -30,10 +28,10 @@ from ojs_stream.store.scans import (
     Page,
     Source,
     Window,
-    pack_cursor,
+    newest_page,
     read_jobs,
+    resumed,
     scored,
-    unpack_cursor,
 )
 from ojs_stream.store.walks import Matches, walk
 from ojs_stream.store.worker_reads import WorkerReads
@@ -183,52 +181,9 @@ class Queries:
 
     async def dead_letters(self, wanted: JobFilter, page: Page) -> Found:
         """Dead letters of all homes, newest first."""
-        seen, after, skip = 0, None, page.offset
-        if page.cursor:
-            score, member, counted = unpack_cursor(page.cursor, int, str, int)
-            seen, after, skip = int(counted), (int(score), str(member)), 0
-        window = Window(since=wanted.since, until=wanted.until, after=after)
-        return await self._dead_page(
-            Newest(self._reads, ("dead",), window), wanted.keep_dead(), page, (seen, skip)
-        )
-
-    async def _dead_page(self, index: Newest, keep: Keep | None, page: Page, progress: tuple[int, int]) -> Found:
-        seen, skip = progress
-        total = await index.size()
-        found: list[JobRecord] = []
-        onward = ""
-        looked = 0
-        async with aclosing(self._loaded(index)) as entries:
-            async for (score, member), record in entries:
-                looked += 1
-                if record and (keep is None or keep(record)):
-                    seen += 1
-                    if seen > skip:
-                        found.append(record)
-                if len(found) == page.limit or looked == SCAN_MAX:
-                    onward = pack_cursor(score, member, seen)
-                    break
-        if keep is None:
-            return Found(records=found, total=total, next_cursor=onward if seen < total else "")
-        return Found(records=found, total=seen, next_cursor=onward)
-
-    async def _loaded(self, index: Newest) -> AsyncGenerator[tuple[tuple[int, str], JobRecord | None], None]:
-        batch: list[tuple[int, str, int]] = []
-        async with aclosing(index.entries()) as entries:
-            async for entry in entries:
-                batch.append(entry)
-                if len(batch) == CHUNK:
-                    for pair in await self._with_records(batch):
-                        yield pair
-                    batch = []
-        for pair in await self._with_records(batch):
-            yield pair
-
-    async def _with_records(
-        self, batch: list[tuple[int, str, int]]
-    ) -> list[tuple[tuple[int, str], JobRecord | None]]:
-        records = await read_jobs(self._reads, [(home, member) for _, member, home in batch])
-        return [((score, member), record) for (score, member, _), record in zip(batch, records, strict=True)]
+        after, progress = resumed(page)
+        index = Newest(self._reads, ("dead",), Window(since=wanted.since, until=wanted.until, after=after))
+        return await newest_page(index, partial(read_jobs, self._reads), page, wanted.keep_dead(), progress)
 
     # ---------------------------------------------------------------- looking before a claim
 

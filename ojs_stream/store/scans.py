@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -13,6 +15,9 @@ from ojs_stream.core.envelope import bad_field
 from ojs_stream.core.records import JobRecord, Key, decode_record
 from ojs_stream.store.reads import Read, Reads
 
+R = TypeVar("R")
+Load = Callable[[Sequence[tuple[int, str]]], Awaitable[list[R | None]]]
+"""The records at (home, member), ``None`` where there is none (any more)."""
 CHUNK = 500
 """So many index entries or records are read at once."""
 SCAN_MAX = 10_000
@@ -28,13 +33,19 @@ class Page:
     cursor: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """A page: whole records, how many there are (with a filter: as far as looked), and where to go on."""
+@dataclass(frozen=True, kw_only=True)
+class Listed(Generic[R]):
+    """A page: whole records, how many there are (with a filter: as far as looked), and where to go on.
 
-    records: list[JobRecord]
+    Without slots: making one through its alias (``Found``) notes the alias on the instance.
+    """
+
+    records: list[R]
     total: int
     next_cursor: str = ""
+
+
+Found = Listed[JobRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +236,56 @@ class Newest:
             stream.entries = [
                 (score, member) for member, score in reversed(pairs) if after is None or (score, member) < after
             ]
+
+
+async def newest_page(
+    index: Newest, load: Load[R], page: Page, keep: Callable[[R], bool] | None, progress: tuple[int, int]
+) -> Listed[R]:
+    """A page of what the index names. ``progress``: how many were seen before it, how many are to be skipped."""
+    seen, skip = progress
+    total = await index.size()
+    found: list[R] = []
+    onward = ""
+    looked = 0
+    async with aclosing(_loaded(index, load)) as entries:
+        async for score, member, record in entries:
+            looked += 1
+            if record and (keep is None or keep(record)):
+                seen += 1
+                if seen > skip:
+                    found.append(record)
+            if len(found) == page.limit or looked == SCAN_MAX:
+                onward = pack_cursor(score, member, seen)
+                break
+    if keep is None:
+        return Listed(records=found, total=total, next_cursor=onward if seen < total else "")
+    return Listed(records=found, total=seen, next_cursor=onward)
+
+
+def resumed(page: Page) -> tuple[tuple[int, str] | None, tuple[int, int]]:
+    """The entry after which the page begins, and its ``progress``."""
+    if not page.cursor:
+        return None, (0, page.offset)
+    score, member, counted = unpack_cursor(page.cursor, int, str, int)
+    return (int(score), str(member)), (int(counted), 0)
+
+
+async def _loaded(index: Newest, load: Load[R]) -> AsyncGenerator[tuple[int, str, R | None], None]:
+    batch: list[tuple[int, str, int]] = []
+    async with aclosing(index.entries()) as entries:
+        async for entry in entries:
+            batch.append(entry)
+            if len(batch) == CHUNK:
+                for loaded in await _with_records(batch, load):
+                    yield loaded
+                batch = []
+    for loaded in await _with_records(batch, load):
+        yield loaded
+
+
+async def _with_records(batch: list[tuple[int, str, int]], load: Load[R]) -> list[tuple[int, str, R | None]]:
+    records = await load([(home, member) for _, member, home in batch]) if batch else []
+    return [(score, member, record) for (score, member, _), record in zip(batch, records, strict=True)]
 
 
 def scored(answer: Sequence[object]) -> list[tuple[str, int]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +11,7 @@ from ojs_stream.core.names import is_job_id
 from ojs_stream.core.records import JobRecord, StepRecord, WorkflowRecord, decode_record
 from ojs_stream.store import keys
 from ojs_stream.store.reads import Read, Reads
-from ojs_stream.store.scans import CHUNK, SCAN_MAX, Newest, Page, Window, pack_cursor, read_jobs, unpack_cursor
+from ojs_stream.store.scans import CHUNK, Listed, Newest, Page, Window, newest_page, read_jobs, resumed
 
 LIVE_JOBS_MAX = 250
 """So many jobs of steps that run are looked at for their present state."""
@@ -29,13 +28,7 @@ class WholeWorkflow:
     jobs: dict[str, JobRecord] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundWorkflows:
-    """A page: records, how many there are (with a filter: as far as looked), and where to go on."""
-
-    records: list[WorkflowRecord]
-    total: int
-    next_cursor: str = ""
+FoundWorkflows = Listed[WorkflowRecord]
 
 
 class WorkflowReads:
@@ -70,49 +63,13 @@ class WorkflowReads:
 
     async def page(self, page: Page, keep: Keep | None) -> FoundWorkflows:
         """Workflows of all homes, newest first; ``keep`` filters, then the total counts what was seen so far."""
-        seen, after, skip = 0, None, page.offset
-        if page.cursor:
-            score, member, counted = unpack_cursor(page.cursor, int, str, int)
-            seen, after, skip = int(counted), (int(score), str(member)), 0
+        after, progress = resumed(page)
         index = Newest(self._reads, ("workflows",), Window(after=after))
-        total = await index.size()
-        found: list[WorkflowRecord] = []
-        onward = ""
-        looked = 0
-        async with aclosing(self._loaded(index)) as entries:
-            async for score, member, record in entries:
-                looked += 1
-                if record and (keep is None or keep(record)):
-                    seen += 1
-                    if seen > skip:
-                        found.append(record)
-                if len(found) == page.limit or looked == SCAN_MAX:
-                    onward = pack_cursor(score, member, seen)
-                    break
-        if keep is None:
-            return FoundWorkflows(records=found, total=total, next_cursor=onward if seen < total else "")
-        return FoundWorkflows(records=found, total=seen, next_cursor=onward)
+        return await newest_page(index, self._at, page, keep, progress)
 
-    async def _loaded(self, index: Newest) -> AsyncGenerator[tuple[int, str, WorkflowRecord | None], None]:
-        batch: list[tuple[int, str, int]] = []
-        async with aclosing(index.entries()) as entries:
-            async for entry in entries:
-                batch.append(entry)
-                if len(batch) == CHUNK:
-                    for loaded in await self._records(batch):
-                        yield loaded
-                    batch = []
-        for loaded in await self._records(batch):
-            yield loaded
-
-    async def _records(
-        self, batch: Sequence[tuple[int, str, int]]
-    ) -> list[tuple[int, str, WorkflowRecord | None]]:
-        wanted: list[Read] = [(home, "GET", ("workflow", member), ()) for _, member, home in batch]
-        answers = await self._reads.many(wanted) if wanted else []
-        return [
-            (score, member, _workflow_of(data)) for (score, member, _), data in zip(batch, answers, strict=True)
-        ]
+    async def _at(self, places: Sequence[tuple[int, str]]) -> list[WorkflowRecord | None]:
+        wanted: list[Read] = [(home, "GET", ("workflow", workflow_id), ()) for home, workflow_id in places]
+        return [_workflow_of(data) for data in await self._reads.many(wanted)]
 
 
 def _workflow_of(data: Any) -> WorkflowRecord | None:
