@@ -38,10 +38,12 @@ def unique_rule(given: Values, draft: Values, homes: int) -> UniqueRule:
         raise bad_field("unique", f"has the unknown field {unknown[0]!r}, its fields are {', '.join(_FIELDS)}")
     dimensions = _dimensions(given, draft)
     key = hashlib.sha256(canonical(dimensions).encode("utf-8", "surrogatepass")).hexdigest()
+    by_queue = "queue" in dimensions
     return UniqueRule(
         key=key,
         # With the queue in it nobody else can want the fingerprint: its lock is where the job is.
-        home=home_of(draft["queue"] if "queue" in dimensions else key, homes),
+        home=home_of(draft["queue"] if by_queue else key, homes),
+        by_queue=by_queue,
         states=_states(given.get("states")),
         period_ms=_period(given),
         on_conflict=_on_conflict(given.get("on_conflict")),

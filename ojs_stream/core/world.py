@@ -135,6 +135,7 @@ class World:
         self.grace = state.grace
         self.sent = state.sent
         self.marks = state.marks
+        self.importing = state.importing
         self.blank = False
         """After a reset: what is not in memory does not exist."""
         self.wiped: frozenset[str] = frozenset()
@@ -205,6 +206,7 @@ class World:
             self.watched,
             self.sent,
             self.marks,
+            self.importing,
         )
 
     def _restore(self, state: tuple[Any, ...]) -> None:
@@ -217,6 +219,7 @@ class World:
             self.watched,
             self.sent,
             self.marks,
+            self.importing,
         ) = state
 
     def _assign(self, target: dict[Any, Any], key: Any, value: Any) -> None:
@@ -585,6 +588,7 @@ class World:
             grace=self.grace,
             sent=self.sent,
             marks=self.marks,
+            importing=self.importing,
         )
 
 
