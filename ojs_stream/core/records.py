@@ -117,8 +117,6 @@ class UniqueRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     period_ms: int = 0
     """Counted from the existing job's creation; 0: as long as it is in one of the states."""
     on_conflict: Literal["reject", "ignore", "replace", "replace_except_schedule"] = "reject"
-    by_queue: bool = False
-    """The fingerprint has the queue in it: its lock is at the queue's home, not at hash(key)."""
 
 
 class Window(Struct, frozen=True):
@@ -716,7 +714,7 @@ class HomeState(Struct, frozen=True, kw_only=True):
     """Per destination home the number of the last message issued."""
     marks: dict[str, int] = {}
     """Per source the number of the highest message already folded."""
-    importing: bool = False
+    importing: bool | UnsetType = UNSET
     """Its records are being brought from elsewhere: until all homes have theirs nothing else happens here."""
 
 

@@ -17,9 +17,11 @@ from ojs_stream.core.homes import home_in_id, home_of, note_home
 from ojs_stream.core.limits import limit_home
 from ojs_stream.core.records import (
     ConfigRecord,
+    Control,
     Counts,
     CronRecord,
     IdRecord,
+    Job,
     JobRecord,
     Key,
     LimitRecord,
@@ -38,6 +40,7 @@ from ojs_stream.core.records import (
     WorkerRecord,
     WorkflowRecord,
 )
+from ojs_stream.core.unique import has_queue
 
 _new_jobs = msgspec.json.Decoder(NewJob)
 _encoder = msgspec.json.Encoder()
@@ -60,6 +63,8 @@ class Move:
     def __init__(self, before: int, homes: int) -> None:
         self.before = before
         self.homes = homes
+        self.queues: list[str] = []
+        """All there are, to be filled before anything else is moved."""
         self.seats: dict[str, Seat] = {}
         """Of all jobs that other records name, to be filled before these are moved."""
 
@@ -75,14 +80,27 @@ class Move:
         """Where the job is to be."""
         home = self.home_of(record.job.queue)
         unique = record.ctl.unique
-        return Seat(home, home if unique is None else self.unique(unique, record.job.queue).home)
+        return Seat(home, home if unique is None else self.unique(unique, record.job).home)
 
     # -- parts of records ---------------------------------------------------------------------------------
 
-    def unique(self, rule: UniqueRule, queue: str) -> UniqueRule:
+    def unique(self, rule: UniqueRule, job: Job | NewJob) -> UniqueRule:
         """A rule with the new home of its lock."""
-        by_queue = rule.by_queue or rule.home != home_of(rule.key, self.before)
-        return structs.replace(rule, home=self.home_of(queue if by_queue else rule.key), by_queue=by_queue)
+        return structs.replace(rule, home=self.home_of(self._owner_of_lock(rule, job)))
+
+    def _owner_of_lock(self, rule: UniqueRule, job: Job | NewJob) -> str:
+        """The queue whose home has the lock, or the fingerprint: a rule does not say it, its old home tells it."""
+        if self._is_of(rule, job, job.queue):
+            return job.queue
+        if rule.home == home_of(rule.key, self.before):
+            return rule.key
+        # The job was in another queue when its rule was made.
+        return next((queue for queue in self.queues if self._is_of(rule, job, queue)), job.queue)
+
+    def _is_of(self, rule: UniqueRule, job: Job | NewJob, queue: str) -> bool:
+        if rule.home != home_of(queue, self.before):
+            return False
+        return has_queue(rule.key, kind=job.type, queue=queue, args=job.args, meta=job.meta)
 
     def limit(self, rule: LimitRule) -> LimitRule:
         """A rule with the new home of its limit."""
@@ -98,10 +116,10 @@ class Move:
             return note_home(watcher.name.partition(":")[0], self.homes)
         return self.home_of(watcher.name)
 
-    def ruled(self, owner: Any, queue: str) -> dict[str, Any]:
+    def ruled(self, owner: Control | NewJob, job: Job | NewJob) -> dict[str, Any]:
         """The fields of a job (or of one to be) that name homes."""
         return {
-            "unique": owner.unique and self.unique(owner.unique, queue),
+            "unique": owner.unique and self.unique(owner.unique, job),
             "limit": owner.limit and self.limit(owner.limit),
             "watchers": tuple(self.watcher(watcher) for watcher in owner.watchers),
         }
@@ -109,7 +127,7 @@ class Move:
     def new_job(self, data: Raw) -> Raw:
         """A job that is enqueued later."""
         new = _new_jobs.decode(data)
-        return Raw(_encoder.encode(structs.replace(new, **self.ruled(new, new.queue))))
+        return Raw(_encoder.encode(structs.replace(new, **self.ruled(new, new))))
 
 
 def _job(move: Move, key: Key, record: JobRecord) -> Iterator[Placed]:
@@ -124,7 +142,7 @@ def _job(move: Move, key: Key, record: JobRecord) -> Iterator[Placed]:
     if chosen or home_in_id(job_id) >= move.homes:
         origins.append(move.home_of(job_id))
         yield origins[-1], ("id", job_id), IdRecord(home=home)
-    ctl = structs.replace(record.ctl, origins=tuple(origins), **move.ruled(record.ctl, record.job.queue))
+    ctl = structs.replace(record.ctl, origins=tuple(origins), **move.ruled(record.ctl, record.job))
     yield home, key, JobRecord(record.job, ctl, record.extra)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from ojs_stream.core.commands import COMMAND_VERSION, Command, JobNote, Watched
 from ojs_stream.core.homes import home_of
@@ -135,7 +135,7 @@ class World:
         self.grace = state.grace
         self.sent = state.sent
         self.marks = state.marks
-        self.importing = state.importing
+        self.importing = state.importing is True
         self.blank = False
         """After a reset: what is not in memory does not exist."""
         self.wiped: frozenset[str] = frozenset()
@@ -588,7 +588,7 @@ class World:
             grace=self.grace,
             sent=self.sent,
             marks=self.marks,
-            importing=self.importing,
+            importing=self.importing or UNSET,
         )
 
 

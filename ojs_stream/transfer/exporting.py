@@ -117,7 +117,7 @@ def _check_messages(states: Sequence[HomeState]) -> None:
 
 def _check_not_importing(states: Sequence[HomeState]) -> None:
     for state in states:
-        if state.importing:
+        if state.importing is True:
             raise NotQuietError(f"Home {state.home} is being filled by an import: end that one first.")
 
 

@@ -18,7 +18,7 @@ from msgspec import Raw
 
 from ojs_stream.core.commands import Command, Entry, ImportEnd, ImportPart
 from ojs_stream.core.fold.importing import PROGRESS
-from ojs_stream.core.records import ImportRecord, JobRecord, Key, Record, decode_record, stored_json
+from ojs_stream.core.records import ImportRecord, JobRecord, Key, QueueRecord, Record, decode_record, stored_json
 from ojs_stream.core.rehoming import Move
 from ojs_stream.core.world import system_command
 from ojs_stream.errors import OjsError, UnavailableError
@@ -149,10 +149,12 @@ def _records(path: Path) -> Iterator[tuple[Key, Record]]:
 
 
 def _move_of(path: Path, before: int, homes: int) -> Move:
-    """With the seats of all jobs that other records name: those with a lock, and those of workflows."""
+    """With the names of all queues, and the seats of the jobs that other records name: by locks, by workflows."""
     move = Move(before, homes)
     for _, record in _records(path):
-        if isinstance(record, JobRecord) and (record.ctl.unique is not None or record.ctl.watchers):
+        if isinstance(record, QueueRecord):
+            move.queues.append(record.name)
+        elif isinstance(record, JobRecord) and (record.ctl.unique is not None or record.ctl.watchers):
             move.seats[record.job.id] = move.seat_of(record)
     return move
 

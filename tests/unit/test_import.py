@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from msgspec import Raw
+from msgspec import Raw, structs
 
-from ojs_stream.core.commands import Ack, CancelWorkflow, Entry, ImportEnd, ImportPart, PutCron
+from ojs_stream.core.commands import Ack, CancelWorkflow, Entry, ImportEnd, ImportPart, NewJob, PutCron, RetryDead
 from ojs_stream.core.homes import home_in_id, home_of
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import Key, Record, UniqueRule, decode_record, key_of_name, stored_json
+from ojs_stream.core.records import JobRecord, Key, QueueRecord, Record, decode_record, key_of_name, stored_json
 from ojs_stream.core.rehoming import Move, is_own
-from ojs_stream.core.unique import DEFAULT_STATES
+from ojs_stream.core.validation import Rules, parse_job
 from ojs_stream.store.base import is_record
 from ojs_stream.transfer.archive import (
     FORMAT,
@@ -28,7 +28,21 @@ from ojs_stream.transfer.archive import (
     archive_lines,
     read_archive,
 )
-from tests.support.builders import START, Fold, client_id, command, enqueue, job, queue_at, tick, unique
+from tests.support.builders import (
+    KEEP,
+    START,
+    Fold,
+    client_id,
+    command,
+    enqueue,
+    job,
+    jobs_of,
+    nack,
+    policy,
+    queue_at,
+    server_id,
+    tick,
+)
 from tests.support.commands import QUEUES, Step, histories, play
 from tests.support.flows import Play, leaf
 from tests.support.recount import jobs, recount_all
@@ -53,8 +67,9 @@ def moved(fold: Fold, homes: int) -> Fold:
     """A new log with ``homes`` homes that has what ``fold`` has."""
     target, move, records = Fold(homes), Move(fold.homes, homes), exported(fold)
     target.now = fold.now
+    move.queues = [record.name for _, record in records if isinstance(record, QueueRecord)]
     for _, record in records:
-        if hasattr(record, "ctl"):
+        if isinstance(record, JobRecord):
             move.seats[record.job.id] = move.seat_of(record)
     placed: list[list[Entry]] = [[] for _ in range(homes)]
     for key, record in records:
@@ -123,28 +138,54 @@ def test_old_ids_lead_to_their_jobs(homes: int) -> None:
         assert again.code == "duplicate"
 
 
+UNIQUES: list[dict[str, Any]] = [
+    {},
+    {"key": "my own"},
+    {"keys": ["type", "args"]},
+    {"keys": ["type", "queue"]},
+    {"keys": ["type", "queue", "args"]},
+    {"keys": ["queue"], "args_keys": ["b"], "meta_keys": ["m"]},
+]
+
+
+def _unique_job(homes: int, given: dict[str, Any], number: int = 0) -> NewJob:
+    body = {"type": "a.b", "args": [{"a": number, "b": number}], "meta": {"m": number}, "queue": "mail"}
+    text = json.dumps({**body, "options": {"unique": given, "queue": "mail"}}).encode()
+    return parse_job(text, Rules(retention=KEEP, homes=homes), lambda queue: server_id(home_of(queue, homes)))
+
+
+def _key_of(made: NewJob) -> str:
+    assert made.unique is not None
+    return made.unique.key
+
+
+@pytest.mark.parametrize("before", [1, 2, 4])
 @pytest.mark.parametrize("homes", [1, 3, 8])
-@pytest.mark.parametrize("by_queue", [True, False])
-def test_locks_still_refuse(homes: int, by_queue: bool) -> None:
-    def rule(of: int) -> UniqueRule:
-        return unique("aa", homes=of, home=home_of("mail" if by_queue else "aa", of), by_queue=by_queue)
+@pytest.mark.parametrize("given", UNIQUES, ids=json.dumps)
+def test_locks_still_refuse(before: int, homes: int, given: dict[str, Any]) -> None:
+    for number in range(6):
+        fold = Fold(before)
+        held = str(jobs_of(fold.do(enqueue(_unique_job(before, given, number))))[0]["id"])
+        other = moved(fold, homes)
+        refused = other.do(enqueue(_unique_job(homes, given, number)))
+        assert (refused.code, refused.details["existing_job_id"]) == ("duplicate", held)
+        assert other.take("mail") == [held]
+        other.do(command(Ack, job_id=held), home=other.where(held))
+        assert not other.do(enqueue(_unique_job(homes, given, number))).refused
 
-    fold = Fold(4)
-    held = fold.put("mail", unique=rule(4))
+
+@pytest.mark.parametrize("homes", [1, 3, 8])
+def test_a_lock_stays_with_the_queue_that_its_fingerprint_names(homes: int) -> None:
+    fold, given = Fold(4), {"keys": ["queue", "args"], "states": ["available", "discarded"]}
+    number = next(n for n in range(99) if home_of(_key_of(_unique_job(4, given, n)), 4) != home_of("mail", 4))
+    made = _unique_job(4, given, number)
+    fold.do(enqueue(structs.replace(made, retry=policy(max_attempts=1, on_exhaustion="dead_letter"))))
+    fold.do(nack(*fold.take("mail")))
+    fold.put("else")
+    fold.do(command(RetryDead, job_id=made.id, queue="else"))
     other = moved(fold, homes)
-    refused = other.do(enqueue(job("mail", homes=homes, unique=rule(homes))))
-    assert (refused.code, refused.details["existing_job_id"]) == ("duplicate", held)
-    assert other.take("mail") == [held]
-    other.do(command(Ack, job_id=held), home=other.where(held))
-    assert not other.do(enqueue(job("mail", homes=homes, unique=rule(homes)))).refused
-
-
-def test_a_rule_without_a_word_of_its_queue_is_known_by_its_home() -> None:
-    home = next(n for n in range(4) if n != home_of("aa", 4))
-    queue, move = queue_at(home, 4), Move(4, 8)
-    old = UniqueRule(key="aa", home=home, states=DEFAULT_STATES)
-    assert move.unique(old, queue).home == home_of(queue, 8)
-    assert move.unique(old, queue).by_queue
+    assert other.record(made.id).job.queue == "else"
+    assert other.do(enqueue(_unique_job(homes, given, number))).code == "duplicate"
 
 
 @pytest.mark.parametrize("homes", [1, 3, 8])

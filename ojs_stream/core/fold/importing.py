@@ -1,4 +1,4 @@
-"""An import: records of another log become those of an empty home (docs/adr/0011).
+"""An import: records of another log become those of an empty home (docs/adr/0016).
 
 They come as they are to be (``core/rehoming.py``), and nothing follows from them but their indexes and counters:
 no event, no message. Until every home has all of its records nothing else is folded but messages: a job that was
