@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 import uvloop
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ojs_stream.cli.place import Place
 from ojs_stream.errors import OjsError
+from ojs_stream.telemetry import configure_logs
 
 FAILED = 2
 """Exit code: it could not be done."""
@@ -19,11 +21,12 @@ KAFKA_WAIT_S = 10.0
 
 def finished(place: Place, work: Callable[[Place, Console], Awaitable[int]]) -> int:
     """The exit code of ``work``; what went wrong is one red sentence."""
+    configure_logs(level=logging.WARNING)
     console = Console(stderr=True)
     try:
         return uvloop.run(_checked(place, console, work))
     except (OjsError, RedisError, OSError, TimeoutError) as error:
-        console.print(_sentence(place, error), style="red", markup=False, highlight=False)
+        console.print(_sentence(place, error), style="red", markup=False, highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
         console.print("Stopped.")
     return FAILED
