@@ -18,7 +18,7 @@ from ojs_stream.replay.folding import HomeFold, Nothing
 from ojs_stream.store.base import Dump
 from ojs_stream.store.memory import MemoryStore
 from ojs_stream.transfer import importing
-from ojs_stream.transfer.archive import FORMAT, KINDS, VERSION, ArchiveWriter, Header
+from ojs_stream.transfer.archive import FORMAT, KINDS, VERSION, ArchiveWriter, Header, read_archive
 from ojs_stream.transfer.importing import NotEmptyNamespaceError, Target, import_file
 from tests.support.builders import START, Fold, enqueue, job, pack, queue_at, run
 from tests.support.recount import jobs, recount_all
@@ -152,6 +152,17 @@ def test_what_is_there_already_is_not_touched(file: Path) -> None:
     ):
         bring(file, log)
     assert sum(map(len, log.records)) == 1
+
+
+def test_a_namespace_is_filled_by_one_file_only(file: Path, fold: Fold) -> None:
+    log = Log()
+    bring(file, log)
+    bring(file, log)
+    check(log, fold)
+    with ArchiveWriter(file, read_archive(file)[0]) as writer:
+        writer.end()
+    with pytest.raises(NotEmptyNamespaceError, match="Partition 0 of commands was filled by another import"):
+        bring(file, log)
 
 
 def test_who_writes_meanwhile_is_noticed_and_the_import_does_not_end(file: Path) -> None:
