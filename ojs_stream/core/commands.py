@@ -607,6 +607,9 @@ class ImportEnd(Command, frozen=True, kw_only=True, omit_defaults=True, tag="imp
     parts: int
 
 
+LATER_KINDS: dict[type[Command], int] = {ImportPart: 2, ImportEnd: 2}
+"""Kinds that came after ``COMMAND_VERSION`` and carry a higher one: an older release must not put them aside."""
+
 AnyCommand = (
     Genesis
     | Reset

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Raw, Struct
 
-from ojs_stream.core.commands import COMMAND_VERSION, AnyCommand, BadCommand
+from ojs_stream.core.commands import COMMAND_VERSION, LATER_KINDS, AnyCommand, BadCommand
 
 PACK_VERSION = 1
 MIXED = "mixed"
@@ -75,7 +75,7 @@ def _decode(raw: Raw) -> AnyCommand | BadCommand:
         whole = bytes(raw)
         reason = _version_reason("command", whole, COMMAND_VERSION) or _reason("no command", error)
         return BadCommand(whole, reason)
-    if not 1 <= command.v <= COMMAND_VERSION:
+    if not 1 <= command.v <= COMMAND_VERSION and command.v != LATER_KINDS.get(type(command)):
         return BadCommand(bytes(raw), _unknown_version("command", command.v, COMMAND_VERSION))
     return command
 

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw
 
-from ojs_stream.core.commands import Command, Entry, ImportEnd, ImportPart
+from ojs_stream.core.commands import LATER_KINDS, Command, Entry, ImportEnd, ImportPart
 from ojs_stream.core.fold.importing import PROGRESS
 from ojs_stream.core.records import ImportRecord, JobRecord, Key, QueueRecord, Record, decode_record, stored_json
 from ojs_stream.core.rehoming import Move
-from ojs_stream.core.world import system_command
+from ojs_stream.core.world import SYSTEM
 from ojs_stream.errors import OjsError, UnavailableError
 from ojs_stream.log.beginning import begin_log
 from ojs_stream.log.codec import encode_pack, pack_headers
@@ -97,15 +97,13 @@ class Log:
         self.parts[home] += 1
         if part < self._done[home]:
             return
-        command = system_command(
-            ImportPart, id=self._digest, part=part, entries=tuple(entries), sequence=self._sequence
-        )
+        command = _sealed(ImportPart, id=self._digest, part=part, entries=tuple(entries), sequence=self._sequence)
         await self._send(home, command, "import_part")
 
     async def end(self) -> None:
         """Every home is told that the import is complete."""
         for home, parts in enumerate(self.parts):
-            await self._send(home, system_command(ImportEnd, id=self._digest, parts=parts), "import_end")
+            await self._send(home, _sealed(ImportEnd, id=self._digest, parts=parts), "import_end")
 
     async def _send(self, home: int, command: Command, kind: str) -> None:
         """Write it until it is known to be in the log: a home takes each part once."""
@@ -121,6 +119,10 @@ class Log:
                     raise
             else:
                 return
+
+
+def _sealed(kind: type[Command], **fields: Any) -> Command:
+    return kind(v=LATER_KINDS[kind], actor=SYSTEM, **fields)
 
 
 async def import_file(path: Path, target: Target, *, tell: Callable[[int, int], None]) -> Imported:

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ojs_stream.core.commands import Ack, AnyCommand, BadCommand, Cancel, Claim, Command, Enqueue, NewJob
+from ojs_stream.core.commands import (
+    LATER_KINDS,
+    Ack,
+    AnyCommand,
+    BadCommand,
+    Cancel,
+    Claim,
+    Command,
+    Enqueue,
+    ImportEnd,
+    NewJob,
+)
 from ojs_stream.core.records import Retention
 from ojs_stream.core.retry import DEFAULT_POLICY
 from ojs_stream.log.codec import decode_pack, encode_pack, pack_headers
@@ -110,6 +121,14 @@ def test_a_record_that_is_no_pack_is_one_bad_command(value: bytes, reason: str) 
     bad = _only(value)
     assert bad.data == value
     assert bad.reason.startswith(reason)
+
+
+def test_a_later_kind_has_a_version_that_older_releases_do_not_know() -> None:
+    later = b'{"kind":"import_end","v":2,"actor":"system","id":"x","parts":1}'
+    assert decode_pack(encode_pack([later])) == [
+        ImportEnd(v=LATER_KINDS[ImportEnd], actor="system", id="x", parts=1)
+    ]
+    assert isinstance(decode_pack(encode_pack([later.replace(b"2", b"0")]))[0], BadCommand)
 
 
 def test_a_deep_nest_is_bad_and_no_crash() -> None:
