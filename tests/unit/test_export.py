@@ -27,6 +27,8 @@ class Store:
 
     def __init__(self, fold: Fold) -> None:
         self.fold = fold
+        self.markers = 0
+        """Offsets at the end that hold no record."""
         self.before_read: Callable[[], object] = lambda: None
 
     async def position(self, home: int) -> tuple[int | None, HomeState | None]:
@@ -42,11 +44,19 @@ class Store:
         return applied, self.fold.store.contents(home, names)
 
     async def bounds(self, _topic: str, home: int) -> tuple[int, int]:
-        return 0, len(self.fold.logs[home])
+        return 0, len(self.fold.logs[home]) + self.markers
+
+    async def read(self, _topic: str, home: int, start: int, stop: int) -> AsyncIterator[list[Any]]:
+        found = self.fold.logs[home][start:stop]
+        if found:
+            yield found
 
 
-def _export(fold: Fold, path: Path, *, meanwhile: Callable[[], object] = lambda: None) -> list[tuple[int, int]]:
+def _export(
+    fold: Fold, path: Path, *, meanwhile: Callable[[], object] = lambda: None, markers: int = 0
+) -> list[tuple[int, int]]:
     store, told = Store(fold), []
+    store.markers = markers
     store.before_read = meanwhile
     source = Source(cast("Any", store), cast("Any", store), "commands", HOMES)
     run(export(source, path, tell=lambda done, total: told.append((done, total))))
@@ -62,9 +72,10 @@ def _some() -> Fold:
     return fold
 
 
-def test_every_record_is_written_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("markers", [0, 1])
+def test_every_record_is_written_once(tmp_path: Path, markers: int) -> None:
     fold = _some()
-    told = _export(fold, tmp_path / "x")
+    told = _export(fold, tmp_path / "x", markers=markers)
     header, footer = read_archive(tmp_path / "x")
     found = [(line.key, decode_record(line.key, bytes(line.record))) for line in archive_lines(tmp_path / "x")]
     assert found == exported(fold)
