@@ -304,26 +304,30 @@ class RedisStore:
 
     async def read_at_once(self, home: int, names: Sequence[str]) -> tuple[int | None, Dump]:
         """What the keys hold, and the offset that it is true for: both of one moment."""
+        prefix = keys.home_prefix(self.namespace, home)
+        strings = [name for name in names if is_string(name)]
+        indexes = [name for name in names if not is_string(name)]
         pipe = self._redis.pipeline(transaction=True)
         pipe.get(keys.applied(self.namespace, home))
-        for name in names:
-            command, *arguments = _read_of(name)
-            pipe.execute_command(command, keys.home_prefix(self.namespace, home) + name, *arguments)
+        for name in indexes:
+            command, *arguments = _INDEX_READS.get(name, ("ZRANGE", 0, -1, "WITHSCORES"))
+            pipe.execute_command(command, prefix + name, *arguments)
+        if strings:
+            pipe.mget([prefix + name for name in strings])
         applied, *answers = await self._run(pipe.execute())
-        found = {name: _content(name, answer) for name, answer in zip(names, answers, strict=True) if answer}
+        found: Dump = {
+            name: _content(name, answer) for name, answer in zip(indexes, answers, strict=False) if answer
+        }
+        if strings:
+            found.update((name, data) for name, data in zip(strings, answers[-1], strict=True) if data is not None)
         return None if applied is None else int(applied), found
 
 
-def _read_of(name: str) -> tuple[str, ...]:
-    """The Redis command (and what follows the key in it) that reads a key of this name."""
-    if is_string(name):
-        return ("GET",)
-    return ("HGETALL",) if name == "events" else ("ZRANGE", "0", "-1", "WITHSCORES")
+_INDEX_READS: dict[str, tuple[Any, ...]] = {"events": ("HGETALL",)}
+"""How what is neither a string nor a sorted set is read."""
 
 
 def _content(name: str, answer: Any) -> Any:
-    if is_string(name):
-        return answer
-    if name == "events":
+    if name in _INDEX_READS:
         return {field.decode(): value for field, value in answer.items()}
     return {member: score for score, member in _pairs(answer)}
