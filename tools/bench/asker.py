@@ -6,6 +6,7 @@ It costs the machine that it shares with the server a tenth of what a comfortabl
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from time import perf_counter
 from typing import NamedTuple, cast
 
@@ -85,7 +86,8 @@ class Asker:
     def __init__(self, port: int, *, host: str = "127.0.0.1") -> None:
         self._host = host
         self._port = port
-        self._free: list[_Line] = []
+        self._free: deque[_Line] = deque()
+        """In turn: one that rests for long would be closed by the server."""
 
     async def post(self, path: str, body: bytes) -> Said:
         """Send a POST and wait for its answer. Never raises for what the server does."""
@@ -95,6 +97,10 @@ class Asker:
         """Send a GET and wait for its answer. Never raises for what the server does."""
         head = f"GET {path} HTTP/1.1\r\nHost: {self._authority}\r\nOJS-Version: 1.0\r\n\r\n"
         return await self._ask(head.encode())
+
+    async def open(self, count: int) -> None:
+        """Have so many connections ready, so that their number does not follow the load."""
+        self._free.extend([await self._opened() for _ in range(count)])
 
     def close(self) -> None:
         """Close what is not in use."""
@@ -122,8 +128,11 @@ class Asker:
 
     async def _line(self) -> _Line:
         while self._free:
-            line = self._free.pop()
+            line = self._free.popleft()
             if line.usable:
                 return line
+        return await self._opened()
+
+    async def _opened(self) -> _Line:
         _, line = await asyncio.get_running_loop().create_connection(_Line, self._host, self._port)
         return line

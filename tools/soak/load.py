@@ -90,11 +90,15 @@ class Load:
         self.window = Tally()
         self._askers = [Asker(port) for port in ports]
         self._over = asyncio.Event()
-        pause_s = actors / turns_per_s if turns_per_s else 0.0
-        self._tasks = [
-            asyncio.create_task(Actor(self, f"soak-{n}", random.Random(f"{seed}/{n}")).live(pause_s))
-            for n in range(actors)
-        ]
+        self._pause_s = actors / turns_per_s if turns_per_s else 0.0
+        self._actors = [Actor(self, f"soak-{n}", random.Random(f"{seed}/{n}")) for n in range(actors)]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Open a connection for each actor at each worker, and begin."""
+        for asker in self._askers:
+            await asker.open(len(self._actors))
+        self._tasks = [asyncio.create_task(actor.live(self._pause_s)) for actor in self._actors]
 
     @property
     def over(self) -> bool:

@@ -28,10 +28,12 @@ from tools.soak.sample import Kind, Sample
 
 MINUTE_SLOTS = 60
 EVENTS_MAX = 10_000
+CRON_RUNS_MAX = 100
+CRON_RUN_BYTES = 256
 REDIS_GROWTH_MIB_MIN = 8.0
 CEILINGS: dict[str, int] = {"minute:*": MINUTE_SLOTS * len(QUEUES)}
 """Kinds that fill up slowly to so many keys, and no further."""
-SIZE_CEILINGS: dict[str, int] = {"events": EVENTS_MAX}
+SIZE_CEILINGS: dict[str, int] = {"events": EVENTS_MAX, "cron:*": CRON_RUNS_MAX * CRON_RUN_BYTES}
 _NO_KIND = Kind(keys=0, type="none", largest=0)
 
 

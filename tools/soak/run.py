@@ -92,6 +92,7 @@ class Soak:
 
     async def _capacity(self) -> float:
         load = Load(self._servers.ports, actors=self._plan.actors, seed=0)
+        await load.start()
         await asyncio.sleep(self._plan.capacity_s / 10)
         self._found.total.add(load.take_window())
         begun = perf_counter()
@@ -115,6 +116,7 @@ class Soak:
         load = Load(
             self._servers.ports, actors=plan.actors, turns_per_s=self._found.rate_per_s / LIVES_PER_TURN, seed=1
         )
+        await load.start()
         due = plan.sample_s
         while due <= plan.seconds:
             await asyncio.sleep(begun + due - perf_counter())

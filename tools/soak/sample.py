@@ -18,6 +18,9 @@ SCAN_COUNT = 1_000
 SIZED_KEYS_MAX = 200
 """Keys of a kind whose size is asked for: of indexes these are all, of records some."""
 LOOKS = 3
+RING = "events"
+RING_SAMPLES = 50
+"""Events of a ring whose size is taken for that of all of them."""
 MIB = 1024 * 1024
 _NAMED = frozenset({"due", "state"})
 _HOME = re.compile(r"\{[^}]*\}:")
@@ -44,6 +47,7 @@ class Sample:
     loop_wait_ms: dict[str, float]
     """The slowest of a few answers that ask nothing of Kafka and Redis: how long a worker's loop is busy."""
     redis_mib: float
+    """Without the rings of events, which fill up to their 10,000 events a home and stay so."""
     kinds: dict[str, Kind]
     load: dict[str, Any] = field(default_factory=dict)
 
@@ -78,6 +82,7 @@ class Looker:
         self._askers = {name: Asker(port) for name, port in ports.items()}
         self._redis = redis.asyncio.Redis.from_url(redis_url)
         self._types: dict[str, str] = {}
+        self._rings: list[bytes] = []
 
     async def look(self, at_s: float, load: dict[str, Any]) -> Sample:
         """One sample."""
@@ -86,8 +91,8 @@ class Looker:
             rss_mib={name: rss_mib(pid) for name, pid in self._pids.items()},
             fds={name: open_files(pid) for name, pid in self._pids.items()},
             loop_wait_ms={name: await self._loop_wait_ms(asker) for name, asker in self._askers.items()},
-            redis_mib=await self._used_mib(),
             kinds=await self.kinds(),
+            redis_mib=await self._used_mib(),
             load=load,
         )
 
@@ -106,6 +111,7 @@ class Looker:
             counts[kind] += 1
             if len(some[kind]) < SIZED_KEYS_MAX:
                 some[kind].append(key)
+        self._rings = some.get(RING, [])
         return {kind: await self._kind(kind, counts[kind], keys) for kind, keys in sorted(some.items())}
 
     async def _kind(self, kind: str, count: int, keys: Sequence[bytes]) -> Kind:
@@ -121,7 +127,8 @@ class Looker:
 
     async def _used_mib(self) -> float:
         info: dict[str, Any] = await self._redis.info("memory")
-        return float(info["used_memory"]) / MIB
+        rings = [await self._redis.memory_usage(key, samples=RING_SAMPLES) for key in self._rings]
+        return (float(info["used_memory"]) - sum(size or 0 for size in rings)) / MIB
 
     @staticmethod
     async def _loop_wait_ms(asker: Asker) -> float:
