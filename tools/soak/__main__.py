@@ -45,8 +45,13 @@ async def _soak(arguments: argparse.Namespace, plan: Plan, console: Console) -> 
         columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("", total=plan.seconds)
-            soak = Soak(servers, plan, lambda what, at_s: bar.update(task, description=what, completed=at_s))
-            return await soak.run()
+
+            def say(what: str, at_s: float) -> None:
+                bar.update(task, description=what, completed=at_s)
+                if not console.is_terminal:
+                    console.print(f"{at_s:6.0f} s  {what}", highlight=False)
+
+            return await Soak(servers, plan, say).run()
 
 
 def main() -> int:
