@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 TESTS ?= tests
 
-.PHONY: help run test check quick sim demo conformance bench fmt clean
+.PHONY: help run test check quick sim demo conformance bench soak fmt clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ conformance: $(STAMP) ## Run the official conformance cases
 
 bench: $(STAMP) ## Measure requests per second against a bare aiohttp server
 	@$(BIN)/python -m tools.bench
+
+soak: $(STAMP) ## Run a load for 30 minutes (MINUTES=n): memory, files, keys must not grow
+	@$(BIN)/python -m tools.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 fmt: $(STAMP) ## Format the code and mend what the linter can mend
 	@$(BIN)/ruff format .
