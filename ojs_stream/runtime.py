@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from time import monotonic, perf_counter
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import structlog
@@ -38,6 +37,7 @@ from ojs_stream.store.connections import IO_TIMEOUT_S, open_reads, open_redis
 from ojs_stream.store.queries import Queries
 from ojs_stream.store.reads import Positions, Reads
 from ojs_stream.store.redis import RedisStore
+from ojs_stream.store.watch import RedisWatch
 from ojs_stream.timers.cron import CronTicker
 from ojs_stream.timers.ticker import Ticker
 from ojs_stream.web import parser_errors
@@ -51,9 +51,6 @@ START_WAIT_S = 60.0
 DRAIN_S = 10.0
 MIRROR_WAIT_S = 10.0
 REDIS_WATCH_S = 0.5
-PING_TIMEOUT_S = 2.0
-REDIS_LOST_S = 1.0
-"""Redis is taken to be down after this: new commands are refused at once instead of waiting for a deadline."""
 _outcome_decoder = msgspec.json.Decoder(Outcome)
 _state_decoder = msgspec.json.Decoder(HomeState)
 
@@ -81,8 +78,6 @@ class Runtime:
         self.assigned_once = False
         self._opened = False
         self.pace = Pace()
-        self._redis_lost = 0.0
-        """Since when Redis has not answered (monotonic seconds); 0: it does."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # -- start --------------------------------------------------------------------------------------------
@@ -93,11 +88,13 @@ class Runtime:
         for warning in settings.warnings():
             log.warning(warning)
         bootstrap = settings.kafka_brokers
+        self.redis = open_redis(settings.redis_url)
+        self.redis_watch = RedisWatch(self.redis)
+        await self.redis_watch.begin()
         self.homes = await declare(bootstrap, self.topics, partitions=settings.partitions, wait_s=START_WAIT_S)
         self.producer = LogProducer(bootstrap, client_id=f"{settings.namespace}-{self.instance}")
         self.mirror_producer = LogProducer(bootstrap, client_id=f"{settings.namespace}-mirror-{self.instance}")
         await self.producer.start()
-        self.redis = open_redis(settings.redis_url)
         self.read_redis = open_reads(settings.redis_url)
         self.store = RedisStore(self.redis, settings.namespace)
         self.positions = Positions(self.homes)
@@ -344,17 +341,12 @@ class Runtime:
         self.gateway.applied(message.home, message.applied)
 
     def check(self, home: int) -> None:
-        """For the gateway: a refused home and a lost Redis are told before anything is written."""
+        """For the gateway: a refused home and a Redis that is lost or full are told before anything is written."""
         self.positions.check_not_refused(home)
-        if self._redis_lost and monotonic() - self._redis_lost > REDIS_LOST_S:
-            raise UnavailableError("Redis does not answer; nothing was written.", retry_after_s=2)
+        self.redis_watch.check()
 
     async def _watch_redis(self) -> None:
-        try:
-            await self._ping_ms()
-            self._redis_lost = 0.0
-        except UnavailableError:
-            self._redis_lost = self._redis_lost or monotonic()
+        await self.redis_watch.run_once()
         await asyncio.sleep(REDIS_WATCH_S)
 
     async def outcomes(self, late: list[tuple[int, str]]) -> list[Outcome | None]:
@@ -425,13 +417,4 @@ class Runtime:
     async def _backend_ms(self) -> float:
         if self.producer.stalled_s() > STALLED_S:
             raise UnavailableError("Kafka does not answer.")
-        return await self._ping_ms()
-
-    async def _ping_ms(self) -> float:
-        begun = perf_counter()
-        try:
-            async with asyncio.timeout(PING_TIMEOUT_S):
-                await cast("Awaitable[Any]", self.redis.ping())
-        except (RedisError, OSError, TimeoutError) as error:
-            raise UnavailableError(f"Redis does not answer: {error}") from error
-        return (perf_counter() - begun) * 1000
+        return await self.redis_watch.latency_ms()
