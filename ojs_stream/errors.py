@@ -42,6 +42,10 @@ class UnavailableError(OjsError):
         self.unknown = unknown
 
 
+class StalledError(UnavailableError):
+    """Kafka does not say that it is away, and a read gets nothing of what is there."""
+
+
 class FencedError(OjsError):
     """Another owner has committed for this home: drop what is in memory and read ``applied`` again."""
 

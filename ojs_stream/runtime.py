@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -15,6 +18,8 @@ from ojs_stream import stamp
 from ojs_stream.agents.bulk import BulkAgent, Lookups
 from ojs_stream.agents.delivery import Pace
 from ojs_stream.agents.engine import Engine
+from ojs_stream.agents.hangs import LOOK_S as HANG_LOOK_S
+from ojs_stream.agents.hangs import Hang, Hangs
 from ojs_stream.agents.mirrors import Mirrors
 from ojs_stream.agents.owner import Owner, Wiring
 from ojs_stream.agents.retry import RetryAgent
@@ -51,6 +56,8 @@ START_WAIT_S = 60.0
 DRAIN_S = 10.0
 MIRROR_WAIT_S = 10.0
 REDIS_WATCH_S = 0.5
+EXIT_HANG = 70
+"""The exit code of a worker that believes it hangs."""
 _outcome_decoder = msgspec.json.Decoder(Outcome)
 _state_decoder = msgspec.json.Decoder(HomeState)
 
@@ -153,6 +160,13 @@ class Runtime:
             publish=self._publish,
         )
         self.engine = Engine(wiring, self.ends)
+        self.hangs = Hangs(
+            owners=lambda: list(self.engine.owners.values()),
+            ends=self.ends,
+            outage=self._outage,
+            give_up=self._give_up,
+            limit_s=settings.hang_s,
+        )
         self.retry_agent = RetryAgent(self.gateway.submit_pack)
         self.queries = Queries(
             Reads(self.read_redis, namespace=settings.namespace, homes=self.homes, positions=self.positions)
@@ -200,6 +214,7 @@ class Runtime:
         self.engine.start()
         self._spawn_forever(self._listen, "replies")
         self._spawn_forever(self._watch_redis, "redis-watch")
+        self._spawn_forever(self._look_for_hangs, "hangs")
         self._spawn_forever(self.retry_agent.run, "retry-agent")
         self._spawn_forever(self.bulk_agent.run, "bulk-agent")
 
@@ -348,6 +363,22 @@ class Runtime:
     async def _watch_redis(self) -> None:
         await self.redis_watch.run_once()
         await asyncio.sleep(REDIS_WATCH_S)
+
+    def _outage(self) -> str:
+        """Why nothing can move, when the reason is outside."""
+        return "Kafka does not answer" if self.producer.stalled_s() > STALLED_S else self.redis_watch.trouble
+
+    async def _look_for_hangs(self) -> None:
+        await asyncio.sleep(HANG_LOOK_S)
+        await self.hangs.run_once()
+
+    @staticmethod
+    def _give_up(hang: Hang) -> None:
+        """End at once: a stop would wait for what hangs. What is in the log is folded by the next worker."""
+        log.critical("this worker hangs and ends, to be restarted", exit_code=EXIT_HANG, **asdict(hang))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_HANG)
 
     async def outcomes(self, late: list[tuple[int, str]]) -> list[Outcome | None]:
         """For the gateway: outcomes that another worker has stored; tells it positions in passing.

@@ -26,7 +26,7 @@ from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.portions import portions
 from ojs_stream.core.records import STATE_VERSION, HomeState
 from ojs_stream.core.world import Message, NumberedEvent, World
-from ojs_stream.errors import FencedError, LogRefusedError, NewerVersionError, UnavailableError
+from ojs_stream.errors import FencedError, LogRefusedError, NewerVersionError, StalledError, UnavailableError
 from ojs_stream.log.codec import decode_pack
 from ojs_stream.log.gateway import Gateway
 from ojs_stream.log.outbox import Outbox, Sender, stored_event, stored_outbox
@@ -107,6 +107,18 @@ class Progress:
 
 
 @dataclass(slots=True)
+class Vitals:
+    """Signs of life, for who looks for hangs."""
+
+    heard: int = -1
+    """The highest offset that the group's consumer has delivered."""
+    read_to: int = 0
+    """A catch-up has read the log up to here, excluding."""
+    outages: int = 0
+    """Recoveries that Kafka or Redis have failed by not being there."""
+
+
+@dataclass(slots=True)
 class _Limbo:
     """A round whose commit is unknown: if ``applied`` shows it, its outcomes are right whoever wrote it."""
 
@@ -138,14 +150,14 @@ class Owner:
         self.applied: int | None = None
         self.closed = False
         self.recoveries = 0
+        self.vitals = Vitals()
         self.lost_events = 0
         """Events that the ring no longer had when they were to be sent."""
         self._wiring = wiring
         self._buffer: dict[int, LogRecord] = {}
         self._buffer_bytes = 0
         self._expected = 0
-        self._delivered = -1
-        self._highest_dropped = -1
+        self._delivered = self._highest_dropped = -1
         self._alarm = asyncio.Event()
         self._why = "assigned"
         self._limbo: list[_Limbo] = []
@@ -193,6 +205,17 @@ class Owner:
         return self.phase == "live"
 
     @property
+    def working(self) -> bool:
+        """Whether it should make progress."""
+        return self.phase not in ("refused", "closed")
+
+    @property
+    def story(self) -> str:
+        """What it has tried, for a log line."""
+        told = f"{self.phase}; {self.recoveries} recoveries, the last one because: {self._why}"
+        return f"{told}; {self.progress.done} of {self.progress.total} records read; {self.progress.reason}"
+
+    @property
     def next(self) -> int:
         """The only offset that may be folded."""
         return 0 if self.applied is None else self.applied + 1
@@ -211,6 +234,7 @@ class Owner:
     def offer(self, record: LogRecord) -> bool:
         """A live record from the agent; whether it is news. These come in order: what they skip is a gap."""
         self._delivered = max(self._delivered, record.offset)
+        self.vitals.heard = max(self.vitals.heard, record.offset)
         return self._keep(record)
 
     def foresee(self, record: LogRecord) -> None:
@@ -386,6 +410,7 @@ class Owner:
             except (FencedError, UnavailableError, RedisError, OSError, TimeoutError) as error:
                 self.progress.reason = f"{type(error).__name__}: {error}"
                 log.warning("home cannot recover yet", home=self.home, reason=self.progress.reason)
+                self.vitals.outages += not isinstance(error, StalledError)
                 await asyncio.sleep(RECOVER_WAIT_S[min(failures, len(RECOVER_WAIT_S) - 1)])
                 failures += 1
             except Exception as error:  # a bug must be seen and must not end the home's task
@@ -535,6 +560,7 @@ class Owner:
                 for chunk in portions(records, _bytes_of, count_max=ROUND_RECORDS_MAX, bytes_max=ROUND_BYTES_MAX):
                     await self._fold_gap(chunk)
             # Offsets at the end that hold no record (transaction markers) count as passed.
+            self.vitals.read_to = end
             if self.next > self._highest_dropped or self._highest_dropped < end:
                 if not self._is_closed():
                     self.go_live()

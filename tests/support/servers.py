@@ -16,7 +16,7 @@ from ojs_stream.dev.java import find_java
 from ojs_stream.dev.kafka import EmbeddedKafka
 from ojs_stream.dev.process import ServerError, free_port
 from ojs_stream.dev.redis import EmbeddedRedis, find_server
-from ojs_stream.dev.worker import READY_TIMEOUT_S, WorkerProcess
+from ojs_stream.dev.worker import READY_TIMEOUT_S, WorkerProcess, worker_argv
 
 WORKER_STOP_GRACE_S = 20.0
 
@@ -89,7 +89,10 @@ class Worker:
         namespace: str,
         partitions: int = 4,
         env: Mapping[str, str] | None = None,
+        app: str = "ojs_stream",
+        code: Path | None = None,
     ) -> None:
+        """``app``: another Faust app than the server's own; ``code``: a folder with another state of the code."""
         ours = {
             "KAFKA_BROKERS": brokers,
             "REDIS_URL": redis_url,
@@ -97,8 +100,13 @@ class Worker:
             "OJS_PARTITIONS": str(partitions),
             "OJS_TEST_MODE": "1",
         }
+        self.brokers = brokers
         self.port = free_port()
-        self._worker = WorkerProcess(folder, port=self.port, env={**clean_env(), **ours, **(env or {})})
+        argv = worker_argv(host="127.0.0.1", port=self.port, app=app)
+        settings = {**clean_env(), **ours, **(env or {})}
+        if code is not None:
+            settings["PYTHONPATH"] = str(code)
+        self._worker = WorkerProcess(folder, port=self.port, env=settings, argv=argv, cwd=code)
         self.process = self._worker.process
         self.url = self._worker.url
         self.log = self.process.log
