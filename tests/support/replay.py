@@ -32,9 +32,14 @@ async def fold_topic(bootstrap: str, namespace: str, last: Sequence[int]) -> lis
 
 
 async def fold_records(records: Sequence[Any], *, home: int, homes: int) -> Dump:
+    taken = [LogRecord(r.offset, r.timestamp, None, r.value or b"", ()) for r in records]
+    return await fold_log(taken, home=home, homes=homes)
+
+
+async def fold_log(taken: Sequence[LogRecord], *, home: int, homes: int) -> Dump:
+    """The logical content of a home after these records."""
     store = MemoryStore("replay")
     state, expected = HomeState(home=home), None
-    taken = [LogRecord(r.offset, r.timestamp, None, r.value or b"", ()) for r in records]
     for start in range(0, len(taken), CHUNK):
         entries = [entry_of(record) for record in taken[start : start + CHUNK]]
         done = HomeRound(state, entries, homes=homes, expected=expected)
