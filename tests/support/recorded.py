@@ -5,15 +5,20 @@ from __future__ import annotations
 import gzip
 import json
 import tarfile
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from msgspec import Struct
 
 from ojs_stream.core.records import HomeState, decode_record, stored_json
 from ojs_stream.log.reader import LogRecord
+from ojs_stream.store import keys
 from ojs_stream.store.base import Dump, is_state
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 DATA = Path(__file__).parents[1] / "data"
 RECORDINGS = sorted(path.name for path in DATA.iterdir())
@@ -39,6 +44,19 @@ class Recording(Struct):
     def dump(self, home: int) -> Dump:
         """The state of a home as ``Store.dump`` gives it."""
         return {name: _content(value) for name, value in self.states[home].items() if is_state(name)}
+
+
+async def load(redis: Redis, namespace: str, recording: Recording) -> None:
+    """Put the recorded state of every home into Redis, as it was but for the namespace."""
+    for home, state in enumerate(recording.states):
+        for name, value in state.items():
+            key = keys.home_prefix(namespace, home) + name
+            if isinstance(value, str):
+                await redis.set(key, value)
+            elif "zset" in value:
+                await redis.zadd(key, value["zset"])
+            else:
+                await cast("Awaitable[int]", redis.hset(key, mapping=value["hash"]))
 
 
 def unpack_code(recording: Path, folder: Path) -> Path:
