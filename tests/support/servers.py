@@ -7,7 +7,9 @@ a Docker engine is needed then. ``OJS_TEST_SERVERS=docker`` or ``=embedded`` dec
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, Self
@@ -39,6 +41,9 @@ class BrokerHandle(ServerHandle, Protocol):
     @property
     def bootstrap(self) -> str: ...
 
+    def fill_disk(self) -> None:
+        """From now on there is no room for another byte of the log; a start after this has room again."""
+
 
 class RedisHandle(ServerHandle, Protocol):
     """A Redis or Valkey."""
@@ -47,13 +52,27 @@ class RedisHandle(ServerHandle, Protocol):
     def url(self) -> str: ...
 
 
+class FillableKafka(EmbeddedKafka):
+    """The embedded Kafka with a disk that can be full, for any user and without a file system of its own."""
+
+    def fill_disk(self) -> None:
+        """Every write to a file fails: EFBIG in place of ENOSPC, and the broker does the same on both.
+
+        It halts, since its only log directory has failed. Where a process has no such limit it is killed.
+        """
+        if sys.platform == "linux":
+            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        else:
+            self.kill()
+
+
 def make_broker(data: Path) -> BrokerHandle:
     """A Kafka that is not started yet."""
     if _use_docker():
         from tests.support.containers import ContainerKafka
 
         return ContainerKafka()
-    return EmbeddedKafka(data / "kafka")
+    return FillableKafka(data / "kafka")
 
 
 def make_redis(data: Path, *, durable: bool = False) -> RedisHandle:
