@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import sys
+from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
 
+from ojs_stream.dev.process import ChildProcess
 from tests.conftest import WorkerFactory
 from tests.support.builders import queue_at
 from tests.support.client import Client, until
@@ -16,6 +20,7 @@ from tests.support.servers import BrokerHandle, RedisHandle
 from tests.support.stranger import end_offsets, producer_to, read_topic
 
 QUEUE = "bad-input"
+DEADLY = Path(__file__).parents[1] / "support" / "deadly.py"
 JOB = {"type": "bad.job", "args": [], "queue": QUEUE}
 REFUSED_BODIES = {
     "empty": b"",
@@ -274,6 +279,36 @@ async def test_a_command_of_a_newer_release_is_kept_for_it_and_the_cure_is_told(
         assert await client.enqueue(worker.url, queues[1]), "the other partition goes on"
         dead = await read_topic(kafka.bootstrap, f"{namespace}.commands.dead")
     assert [record for records in dead.values() for record in records] == []
+
+
+ATTEMPTS = 3
+LEASE_MS = 1_000
+
+
+async def test_a_job_that_kills_its_worker_every_time_ends_as_a_dead_letter(
+    worker_factory: WorkerFactory, tmp_path: Path
+) -> None:
+    worker = await worker_factory(partitions=1)
+    async with Client() as client:
+        retry = {"max_attempts": ATTEMPTS, "on_exhaustion": "dead_letter"}
+        options = {"retry": retry, "visibility_timeout_ms": LEASE_MS, "priority": 9}
+        poison = (await client.enqueue(worker.url, QUEUE, options=options))["id"]
+        harmless = (await client.enqueue(worker.url, QUEUE))["id"]
+        for attempt in range(1, ATTEMPTS + 1):
+            argv = [sys.executable, str(DEADLY), worker.url, QUEUE]
+            victim = ChildProcess("a job worker", argv, log=tmp_path / "victim.log")
+            victim.start()
+            assert await victim.finish(30) == -signal.SIGKILL, victim.tail()
+
+            async def lease_is_over(attempt: int = attempt) -> Any:
+                job = await client.job(worker.url, poison) or {}
+                return job if (job["attempt"], job["state"]) != (attempt, "active") else None
+
+            job = await until(lease_is_over, "the lease of a dead worker ends", 20)
+            assert (job["attempt"], job["state"]) == (attempt, "available" if attempt < ATTEMPTS else "discarded")
+        (dead,) = (await client.must(worker.url, "GET", "/dead-letter"))["jobs"]
+        assert dead["id"] == poison
+        assert [job["id"] for job in await client.fetch(worker.url, [QUEUE], count=10)] == [harmless]
 
 
 async def test_garbage_in_the_bulk_topic_is_buried_and_the_rest_goes_on(
