@@ -116,7 +116,7 @@ class Hangs:
             return {}
 
     def _judge(self, owner: Owner, seen: _Seen, end: int, step_s: float) -> Hang | None:
-        alive = (owner.applied, owner.vitals.outages)
+        alive = (owner.applied, owner.vitals.excuses)
         waits = end > max(owner.next, owner.vitals.read_to)
         quiet_s = seen.folding.look(alive, waits=waits, step_s=step_s)
         if quiet_s >= self._limit_s:

@@ -114,8 +114,8 @@ class Vitals:
     """The highest offset that the group's consumer has delivered."""
     read_to: int = 0
     """A catch-up has read the log up to here, excluding."""
-    outages: int = 0
-    """Recoveries that Kafka or Redis have failed by not being there."""
+    excuses: int = 0
+    """Rises when it stands still for a known reason: Kafka or Redis were not there for a recovery."""
 
 
 @dataclass(slots=True)
@@ -213,7 +213,7 @@ class Owner:
     def story(self) -> str:
         """What it has tried, for a log line."""
         told = f"{self.phase}; {self.recoveries} recoveries, the last one because: {self._why}"
-        return f"{told}; {self.progress.done} of {self.progress.total} records read; {self.progress.reason}"
+        return f"{told}; {self.progress.done} of {self.progress.total} records read"
 
     @property
     def next(self) -> int:
@@ -422,7 +422,7 @@ class Owner:
             except (FencedError, UnavailableError, RedisError, OSError, TimeoutError) as error:
                 self.progress.reason = f"{type(error).__name__}: {error}"
                 log.warning("home cannot recover yet", home=self.home, reason=self.progress.reason)
-                self.vitals.outages += not isinstance(error, StalledError)
+                self.vitals.excuses += not isinstance(error, StalledError)
                 await asyncio.sleep(RECOVER_WAIT_S[min(failures, len(RECOVER_WAIT_S) - 1)])
                 failures += 1
             except Exception as error:  # a bug must be seen and must not end the home's task

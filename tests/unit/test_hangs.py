@@ -6,9 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from ojs_stream.agents.hangs import STEP_S_MAX, Hang, Hangs
 from ojs_stream.errors import UnavailableError
+from ojs_stream.log import reader
 
 LIMIT_S = 30.0
 
@@ -33,7 +35,7 @@ class Bench:
         )
 
     def new_owner(self) -> Any:
-        vitals = SimpleNamespace(heard=-1, read_to=10, outages=0)
+        vitals = SimpleNamespace(heard=-1, read_to=10, excuses=0)
         return _Owner(vitals)
 
     async def end_offsets(self, partitions: Any) -> dict[int, int]:
@@ -119,7 +121,7 @@ async def test_an_outage_is_no_hang(bench: Bench) -> None:
         await bench.look(1)
         bench.kafka_is_there = True
         await bench.look(LIMIT_S - 2)
-        bench.owner.vitals.outages += 1
+        bench.owner.vitals.excuses += 1
         bench.owner.vitals.heard += 1
     assert bench.hangs == []
 
@@ -142,3 +144,34 @@ async def test_a_home_that_is_refused_or_new_is_not_judged(bench: Bench) -> None
     bench.owner.working = True
     await bench.look(LIMIT_S - 2)
     assert bench.hangs == []
+
+
+class _Consumer:
+    """A client that answers no more after its first failure."""
+
+    def __init__(self, answers: bool) -> None:
+        self.answers, self.stopped = answers, False
+
+    async def end_offsets(self, places: Any) -> dict[Any, int]:
+        if not self.answers:
+            raise KafkaConnectionError("deaf")
+        return dict.fromkeys(places, 7)
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+async def test_a_client_that_answers_no_more_does_not_blind_the_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [_Consumer(answers=False), _Consumer(answers=True)]
+    waiting = iter(made)
+
+    async def started(_bootstrap: str) -> _Consumer:
+        return next(waiting)
+
+    monkeypatch.setattr(reader, "_started", started)
+    ends = reader.LogEnds("nowhere:1", "t.commands")
+    with pytest.raises(UnavailableError):
+        await ends.end_offsets([0])
+    assert made[0].stopped
+    assert await ends.end_offsets([0, 1]) == {0: 7, 1: 7}
+    assert not made[1].stopped
