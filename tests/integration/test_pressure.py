@@ -1,20 +1,17 @@
-"""Redis or the broker has no room: 503 in bounded time, reads go on, nothing promised is lost."""
+"""Redis has no room: 503 in bounded time, reads go on, nothing promised is lost. The broker: ``test_outages``."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
-import pytest
 from redis.asyncio import Redis
 
 from tests.conftest import WorkerFactory
 from tests.support.audit import audit
 from tests.support.client import Client, until
 from tests.support.history import Answer
-from tests.support.servers import BrokerHandle, RedisHandle, make_broker
+from tests.support.servers import BrokerHandle, RedisHandle
 
 QUEUE = "pressure"
 JOB = {"type": "pressure.job", "args": [], "queue": QUEUE}
@@ -107,43 +104,3 @@ async def test_a_redis_that_evicts_ends_the_start_with_a_sentence(
     assert worker.process.exit_code != 0
     assert "Redis has maxmemory-policy allkeys-lru, it must be noeviction" in worker.log_tail(200)
     assert "CONFIG SET maxmemory-policy noeviction" in worker.log_tail(200)
-
-
-@pytest.fixture
-async def own_kafka(tmp_path: Path) -> AsyncIterator[BrokerHandle]:
-    server = make_broker(tmp_path / "own")
-    await server.start()
-    yield server
-    server.kill()
-    await server.stop()
-
-
-@pytest.mark.timeout(180)
-async def test_a_broker_without_room_refuses_writes_and_goes_on_when_it_has_some(
-    worker_factory: WorkerFactory, own_kafka: BrokerHandle, redis_server: RedisHandle, namespace: str
-) -> None:
-    worker = await worker_factory(
-        partitions=2, brokers=own_kafka.bootstrap, env={"OJS_REQUEST_DEADLINE_MS": f"{DEADLINE_S * 1000:.0f}"}
-    )
-    async with Client() as client:
-        job = await client.enqueue(worker.url, QUEUE)
-        pushers = Pushers(client, worker.url)
-        await pushers.have(201, 20)
-        own_kafka.fill_disk()
-        await pushers.have(503, 3 * CLIENTS)
-        known = await client.ask(worker.url, "POST", "/jobs", JOB)
-        assert (known.status, known.body["error"].get("details")) == (503, None), "nothing was written"
-        assert known.took_s < KNOWN_S
-        assert (await client.ask(worker.url, "GET", f"/jobs/{job['id']}")).status == 200
-        assert (await client.ask(worker.url, "GET", "/health")).status == 503
-        await own_kafka.restart()
-        begun = time.monotonic()
-        await pushers.have(201, CLIENTS)
-        print(f"the broker has room again: first 201 within {time.monotonic() - begun:.1f} s")
-        await pushers.stop()
-        pushers.assert_refused_in_time()
-        assert worker.alive
-        found = await audit(
-            client, worker.url, bootstrap=own_kafka.bootstrap, redis_url=redis_server.url, namespace=namespace
-        )
-    assert found == []
