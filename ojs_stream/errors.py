@@ -42,12 +42,20 @@ class UnavailableError(OjsError):
         self.unknown = unknown
 
 
+class StalledError(UnavailableError):
+    """Kafka does not say that it is away, and a read gets nothing of what is there."""
+
+
 class FencedError(OjsError):
     """Another owner has committed for this home: drop what is in memory and read ``applied`` again."""
 
 
 class LogRefusedError(OjsError):
     """The log and the store do not belong together; the message names partition, offsets and the way out."""
+
+
+class NewerVersionError(LogRefusedError):
+    """What only a newer release can read: valid, so it is not put aside; nothing after it may be folded here."""
 
 
 class SettingsError(OjsError):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import Awaitable, Callable
-from time import monotonic, perf_counter
-from typing import Any, cast
+from dataclasses import asdict
+from typing import Any
 
 import msgspec
 import structlog
@@ -16,6 +18,8 @@ from ojs_stream import stamp
 from ojs_stream.agents.bulk import BulkAgent, Lookups, Ways
 from ojs_stream.agents.delivery import Pace
 from ojs_stream.agents.engine import Engine
+from ojs_stream.agents.hangs import LOOK_S as HANG_LOOK_S
+from ojs_stream.agents.hangs import Hang, Hangs
 from ojs_stream.agents.mirrors import Mirrors
 from ojs_stream.agents.owner import Owner, Wiring
 from ojs_stream.agents.retry import RetryAgent
@@ -38,6 +42,7 @@ from ojs_stream.store.connections import IO_TIMEOUT_S, open_reads, open_redis
 from ojs_stream.store.queries import Queries
 from ojs_stream.store.reads import Positions, Reads
 from ojs_stream.store.redis import RedisStore
+from ojs_stream.store.watch import RedisWatch
 from ojs_stream.timers.cron import CronTicker
 from ojs_stream.timers.ticker import Ticker
 from ojs_stream.web import parser_errors
@@ -51,9 +56,8 @@ START_WAIT_S = 60.0
 DRAIN_S = 10.0
 MIRROR_WAIT_S = 10.0
 REDIS_WATCH_S = 0.5
-PING_TIMEOUT_S = 2.0
-REDIS_LOST_S = 1.0
-"""Redis is taken to be down after this: new commands are refused at once instead of waiting for a deadline."""
+EXIT_HANG = 70
+"""The exit code of a worker that believes it hangs."""
 _outcome_decoder = msgspec.json.Decoder(Outcome)
 _state_decoder = msgspec.json.Decoder(HomeState)
 
@@ -81,8 +85,6 @@ class Runtime:
         self.assigned_once = False
         self._opened = False
         self.pace = Pace()
-        self._redis_lost = 0.0
-        """Since when Redis has not answered (monotonic seconds); 0: it does."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # -- start --------------------------------------------------------------------------------------------
@@ -93,13 +95,15 @@ class Runtime:
         for warning in settings.warnings():
             log.warning(warning)
         bootstrap = settings.kafka_brokers
+        self.redis = open_redis(settings.redis_url)
+        self.redis_watch = RedisWatch(self.redis)
+        await self.redis_watch.begin()
         self.homes = await declare(bootstrap, self.topics, partitions=settings.partitions, wait_s=START_WAIT_S)
         self.producer = LogProducer(bootstrap, client_id=f"{settings.namespace}-{self.instance}")
         self.outbox_producer = LogProducer(bootstrap, client_id=f"{settings.namespace}-outbox-{self.instance}")
         self.mirror_producer = LogProducer(bootstrap, client_id=f"{settings.namespace}-mirror-{self.instance}")
         await self.producer.start()
         await self.outbox_producer.start()
-        self.redis = open_redis(settings.redis_url)
         self.read_redis = open_reads(settings.redis_url)
         self.store = RedisStore(self.redis, settings.namespace)
         self.positions = Positions(self.homes)
@@ -153,6 +157,13 @@ class Runtime:
             publish=self._publish,
         )
         self.engine = Engine(wiring, self.ends)
+        self.hangs = Hangs(
+            owners=lambda: list(self.engine.owners.values()),
+            ends=self.ends,
+            outage=self._outage,
+            give_up=self._give_up,
+            limit_s=settings.hang_s,
+        )
         self.retry_agent = RetryAgent(self.gateway.submit_pack)
         self.queries = Queries(
             Reads(self.read_redis, namespace=settings.namespace, homes=self.homes, positions=self.positions)
@@ -206,6 +217,7 @@ class Runtime:
         self.engine.start()
         self._spawn_forever(self._listen, "replies")
         self._spawn_forever(self._watch_redis, "redis-watch")
+        self._spawn_forever(self._look_for_hangs, "hangs")
         self._spawn_forever(self.retry_agent.run, "retry-agent")
         self._spawn_forever(self.bulk_agent.run, "bulk-agent")
 
@@ -349,18 +361,29 @@ class Runtime:
         self.gateway.applied(message.home, message.applied)
 
     def check(self, home: int) -> None:
-        """For the gateway: a refused home and a lost Redis are told before anything is written."""
+        """For the gateway: a refused home and a Redis that is lost or full are told before anything is written."""
         self.positions.check_not_refused(home)
-        if self._redis_lost and monotonic() - self._redis_lost > REDIS_LOST_S:
-            raise UnavailableError("Redis does not answer; nothing was written.", retry_after_s=2)
+        self.redis_watch.check()
 
     async def _watch_redis(self) -> None:
-        try:
-            await self._ping_ms()
-            self._redis_lost = 0.0
-        except UnavailableError:
-            self._redis_lost = self._redis_lost or monotonic()
+        await self.redis_watch.run_once()
         await asyncio.sleep(REDIS_WATCH_S)
+
+    def _outage(self) -> str:
+        """Why nothing can move, when the reason is outside."""
+        return "Kafka does not answer" if self.producer.stalled_s() > STALLED_S else self.redis_watch.trouble
+
+    async def _look_for_hangs(self) -> None:
+        await asyncio.sleep(HANG_LOOK_S)
+        await self.hangs.run_once()
+
+    @staticmethod
+    def _give_up(hang: Hang) -> None:
+        """End at once: a stop would wait for what hangs. What is in the log is folded by the next worker."""
+        log.critical("this worker hangs and ends, to be restarted", exit_code=EXIT_HANG, **asdict(hang))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_HANG)
 
     async def outcomes(self, late: list[tuple[int, str]]) -> list[Outcome | None]:
         """For the gateway: outcomes that another worker has stored; tells it positions in passing.
@@ -430,13 +453,4 @@ class Runtime:
     async def _backend_ms(self) -> float:
         if self.producer.stalled_s() > STALLED_S:
             raise UnavailableError("Kafka does not answer.")
-        return await self._ping_ms()
-
-    async def _ping_ms(self) -> float:
-        begun = perf_counter()
-        try:
-            async with asyncio.timeout(PING_TIMEOUT_S):
-                await cast("Awaitable[Any]", self.redis.ping())
-        except (RedisError, OSError, TimeoutError) as error:
-            raise UnavailableError(f"Redis does not answer: {error}") from error
-        return (perf_counter() - begun) * 1000
+        return await self.redis_watch.latency_ms()

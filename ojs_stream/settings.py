@@ -179,6 +179,13 @@ class Settings:
         unit="s",
         meaning="A worker's sign of life to Kafka, every so often.",
     )
+    hang_s: int = _setting(
+        "OJS_HANG_S",
+        "30",
+        _whole(5, 3600),
+        unit="s",
+        meaning="A worker whose partition stands still for so long ends with code 70, to be restarted.",
+    )
     retention_completed_ms: int = _setting(
         "OJS_RETENTION_COMPLETED",
         "P7D",

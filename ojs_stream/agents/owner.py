@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any, Literal, Protocol
 
 import structlog
+from msgspec import UNSET
 from redis.exceptions import RedisError
 
 from ojs_stream import stamp
@@ -23,9 +24,9 @@ from ojs_stream.core.commands import Genesis
 from ojs_stream.core.known import Known
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.portions import portions
-from ojs_stream.core.records import HomeState
+from ojs_stream.core.records import STATE_VERSION, HomeState
 from ojs_stream.core.world import Message, NumberedEvent, World
-from ojs_stream.errors import FencedError, LogRefusedError, UnavailableError
+from ojs_stream.errors import FencedError, LogRefusedError, NewerVersionError, StalledError, UnavailableError
 from ojs_stream.log.codec import decode_pack
 from ojs_stream.log.gateway import Gateway
 from ojs_stream.log.outbox import Outbox, Sender, stored_event, stored_outbox
@@ -55,6 +56,9 @@ HELD_MESSAGES_MAX = 2_000
 OUTCOME_AGE_MS_MAX = OUTCOME_S * 1000
 DUE_INDEXES = ("run", "reap", "cron")
 """What the timers look at: scheduled and retryable jobs, everything that ends, cron entries."""
+NEWER_CURE = (
+    "upgrade this worker. Nothing is lost: a worker of the newer release folds it when it gets this partition."
+)
 OUTBOX_TOPICS = ("events", "retry", "dead", "commands.dead")
 Phase = Literal["starting", "catching_up", "live", "refused", "closed"]
 
@@ -103,6 +107,18 @@ class Progress:
 
 
 @dataclass(slots=True)
+class Vitals:
+    """Signs of life, for who looks for hangs."""
+
+    heard: int = -1
+    """The highest offset that the group's consumer has delivered."""
+    read_to: int = 0
+    """A catch-up has read the log up to here, excluding."""
+    excuses: int = 0
+    """Rises when it stands still for a known reason: Kafka or Redis were not there for a recovery."""
+
+
+@dataclass(slots=True)
 class _Limbo:
     """A round whose commit is unknown: if ``applied`` shows it, its outcomes are right whoever wrote it."""
 
@@ -129,7 +145,7 @@ class Owner:
     def __init__(self, home: int, wiring: Wiring) -> None:
         self.home = home
         self.phase: Phase = "starting"
-        self.progress = Progress()
+        self.progress, self.vitals = Progress(), Vitals()
         self.state = HomeState(home=home)
         self.applied: int | None = None
         self.closed = False
@@ -189,6 +205,17 @@ class Owner:
         return self.phase == "live"
 
     @property
+    def working(self) -> bool:
+        """Whether it should make progress."""
+        return self.phase not in ("refused", "closed")
+
+    @property
+    def story(self) -> str:
+        """What it has tried, for a log line."""
+        told = f"{self.phase}; {self.recoveries} recoveries, the last one because: {self._why}"
+        return f"{told}; {self.progress.done} of {self.progress.total} records read"
+
+    @property
     def next(self) -> int:
         """The only offset that may be folded."""
         return 0 if self.applied is None else self.applied + 1
@@ -207,6 +234,7 @@ class Owner:
     def offer(self, record: LogRecord) -> bool:
         """A live record from the agent; whether it is news. These come in order: what they skip is a gap."""
         self._delivered = max(self._delivered, record.offset)
+        self.vitals.heard = max(self.vitals.heard, record.offset)
         return self._keep(record)
 
     def foresee(self, record: LogRecord) -> None:
@@ -268,9 +296,16 @@ class Owner:
         return taken
 
     def round_of(self, records: Sequence[LogRecord]) -> HomeRound:
-        """A round over records, on the state of the last round."""
-        entries = [entry_of(record) for record in records]
+        """A round over records, on the state of the last round. ``NewerVersionError``: one is not for us."""
+        entries = [self._entry(record) for record in records]
         return self.round_over(entries)
+
+    def _entry(self, record: LogRecord) -> LogEntry:
+        try:
+            return entry_of(record)
+        except NewerVersionError as error:
+            where = f"offset {record.offset} of partition {self.home} of {self._wiring.topics.commands}"
+            raise NewerVersionError(f"At {where} is {error}: {NEWER_CURE}") from error
 
     def round_over(self, entries: Sequence[LogEntry]) -> HomeRound:
         """A round over decoded records."""
@@ -387,6 +422,7 @@ class Owner:
             except (FencedError, UnavailableError, RedisError, OSError, TimeoutError) as error:
                 self.progress.reason = f"{type(error).__name__}: {error}"
                 log.warning("home cannot recover yet", home=self.home, reason=self.progress.reason)
+                self.vitals.excuses += not isinstance(error, StalledError)
                 await asyncio.sleep(RECOVER_WAIT_S[min(failures, len(RECOVER_WAIT_S) - 1)])
                 failures += 1
             except Exception as error:  # a bug must be seen and must not end the home's task
@@ -415,10 +451,11 @@ class Owner:
         self._close_outbox()
         async with self._wiring.open_reader() as reader:
             await self._find_position(reader)
-            self._wiring.positions.accept(self.home)
             self._settle_limbo()
             await self._open_outbox(reader)
             await self._catch_up(reader)
+            # Not before: a home that is refused for the same reason every few seconds takes nothing in between.
+            self._wiring.positions.accept(self.home)
         for index in self.deadlines:
             await self.refresh_deadline(index)
         self._releasing = asyncio.create_task(self._release_messages(), name=f"release-{self.home}")
@@ -445,6 +482,7 @@ class Owner:
             await self._wiring.store.clear(self.home, self.applied)
             self.applied, self.state = None, HomeState(home=self.home)
             return
+        self._check_version(state)
         self.state = state
         if end < self.applied + 1:
             raise LogRefusedError(
@@ -460,10 +498,18 @@ class Owner:
         if begin == 0 and end > 0:
             await self._check_identity(reader)
 
+    def _check_version(self, state: HomeState) -> None:
+        version = 1 if state.v is UNSET else state.v
+        if version > STATE_VERSION:
+            raise NewerVersionError(
+                f"Redis holds the records of partition {self.home} in version {version}, this release reads 1 to "
+                f"{STATE_VERSION}: {NEWER_CURE}"
+            )
+
     async def _check_identity(self, reader: Reader) -> None:
         topic = self._wiring.topics.commands
         async for records in reader.read(topic, self.home, 0, 1):
-            commands = entry_of(records[0]).commands
+            commands = self._entry(records[0]).commands
             genesis = commands[0] if commands else None
             if isinstance(genesis, Genesis) and genesis.log_id != self.state.log_id:
                 raise LogRefusedError(
@@ -526,6 +572,7 @@ class Owner:
                 for chunk in portions(records, _bytes_of, count_max=ROUND_RECORDS_MAX, bytes_max=ROUND_BYTES_MAX):
                     await self._fold_gap(chunk)
             # Offsets at the end that hold no record (transaction markers) count as passed.
+            self.vitals.read_to = end
             if self.next > self._highest_dropped or self._highest_dropped < end:
                 if not self._is_closed():
                     self.go_live()
@@ -535,7 +582,18 @@ class Owner:
     async def _fold_gap(self, records: Sequence[LogRecord]) -> None:
         if self.closed or not records:
             return
-        done = self.round_of(records)
+        try:
+            done = self.round_of(records)
+        except NewerVersionError:
+            if len(records) == 1:
+                raise
+            # What stands before it was promised, too.
+            for record in records:
+                await self._fold_gap([record])
+        else:
+            await self._commit_gap(done)
+
+    async def _commit_gap(self, done: HomeRound) -> None:
         await fold_rounds(self._wiring.store, [done])
         if self._is_closed():
             return
@@ -550,7 +608,7 @@ class Owner:
             self._remember_limbo(done)
             raise error
         self.committed(done)
-        self.progress.done += len(records)
+        self.progress.done += len(done.entries)
         await self._wait_for_events()
         if len(self._held) > self._held_floor + HELD_MESSAGES_MAX:
             await self._let_go()

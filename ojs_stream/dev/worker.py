@@ -19,9 +19,9 @@ PROBE_TIMEOUT_S = 2.0
 STOP_GRACE_S = 20.0
 
 
-def worker_argv(*, host: str, port: int, loglevel: str = "warn") -> list[str]:
+def worker_argv(*, host: str, port: int, loglevel: str = "warn", app: str = "ojs_stream") -> list[str]:
     """Give the command line of one worker; Faust wants ``-A`` before the subcommand."""
-    faust = [sys.executable, "-m", "faust", "-A", "ojs_stream", "-L", "uvloop"]
+    faust = [sys.executable, "-m", "faust", "-A", app, "-L", "uvloop"]
     return [*faust, "worker", "-l", loglevel, "--web-host", host, "--web-port", str(port)]
 
 
@@ -31,7 +31,7 @@ def worker_env(*, host: str, port: int, datadir: Path) -> dict[str, str]:
 
 
 class WorkerProcess:
-    """A worker that listens on ``host:port``; ``argv`` replaces the command line in tests of this module."""
+    """A worker that listens on ``host:port``; ``argv`` replaces the command line in tests."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class WorkerProcess:
         env: Mapping[str, str],
         host: str = "127.0.0.1",
         argv: list[str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
         self.port = port
         self.url = f"http://{_reachable(host)}:{port}"
@@ -49,6 +50,7 @@ class WorkerProcess:
             argv or worker_argv(host=host, port=port),
             log=folder / "worker.log",
             env={**env, **worker_env(host=host, port=port, datadir=folder / "faust"), "PYTHONUNBUFFERED": "1"},
+            cwd=cwd,
         )
 
     async def start(self, timeout_s: float = READY_TIMEOUT_S) -> Self:

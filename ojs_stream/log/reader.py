@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from msgspec import Struct
 
-from ojs_stream.errors import LogRefusedError, UnavailableError
+from ojs_stream.errors import LogRefusedError, StalledError, UnavailableError
 from ojs_stream.log.producer import quiet_aiokafka
 
 POSITION_HEADER = "ojs-position"
@@ -100,7 +100,7 @@ class LogReader:
                 if now_at > position:
                     position, moved = now_at, time.monotonic()
                 elif time.monotonic() - moved > STALL_S:
-                    raise _unavailable(place, TimeoutError(f"stuck at offset {position} for {STALL_S:g} s"))
+                    raise StalledError(f"{_where(place)}: stuck at offset {position} for {STALL_S:g} s.")
                 records = [_record(one) for one in got if one.offset < stop]
                 if records:
                     yield records
@@ -171,6 +171,8 @@ class LogEnds:
                 consumer = await self._connected()
                 ends = await consumer.end_offsets(places)
         except (KafkaError, OSError, TimeoutError) as error:
+            # The next call gets a new connection: a client that hangs must not blind the watchdog for good.
+            await self.stop()
             raise _unavailable(places[0], error) from error
         return {place.partition: end for place, end in ends.items()}
 
@@ -201,9 +203,11 @@ def _record(one: Any) -> LogRecord:
 
 def _unavailable(place: TopicPartition, error: Exception) -> UnavailableError:
     reason = str(error) or type(error).__name__
-    return UnavailableError(
-        f"Kafka does not answer for partition {place.partition} of {place.topic}: {reason}.", retry_after_s=2
-    )
+    return UnavailableError(f"{_where(place)}: {reason}.", retry_after_s=2)
+
+
+def _where(place: TopicPartition) -> str:
+    return f"Kafka does not answer for partition {place.partition} of {place.topic}"
 
 
 async def _started(bootstrap: str) -> AIOKafkaConsumer:

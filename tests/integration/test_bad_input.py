@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
+import sys
+from pathlib import Path
 from typing import Any
 
+from redis.asyncio import Redis
+
+from ojs_stream.dev.process import ChildProcess
 from tests.conftest import WorkerFactory
+from tests.support.builders import queue_at
 from tests.support.client import Client, until
 from tests.support.replay import first_difference, replay_difference, stored_dumps
 from tests.support.servers import BrokerHandle, RedisHandle
 from tests.support.stranger import end_offsets, producer_to, read_topic
 
 QUEUE = "bad-input"
+DEADLY = Path(__file__).parents[1] / "support" / "deadly.py"
 JOB = {"type": "bad.job", "args": [], "queue": QUEUE}
 REFUSED_BODIES = {
     "empty": b"",
@@ -154,9 +163,9 @@ async def test_garbage_in_the_log_is_buried_and_the_partition_moves_on(
             b"\xff\xfe": "no pack",
             b"": "no pack",
             b"[1,2]": "no pack",
-            _pack(v=9): "pack version 9 is unknown",
+            _pack(v=1000): "pack version 1000 is unknown",
             _pack({"v": 1, "actor": "x", "kind": "nope"}): "no command",
-            _pack({"v": 7, "actor": "x", "kind": "ack", "job_id": "x"}): "command version 7 is unknown",
+            _pack({"v": 0, "actor": "x", "kind": "ack", "job_id": "x"}): "command version 0 is unknown",
             _pack(_renamed(good, "0003", delay_ms=2**61)): "Error: ",
             _pack(_renamed(good, "0001"), {"kind": "ack"}, _renamed(good, "0002")): "no command",
         }
@@ -180,6 +189,126 @@ async def test_garbage_in_the_log_is_buried_and_the_partition_moves_on(
         assert any(reason in said for said in reasons), f"{value!r}: {reason!r} is not in {reasons}"
     assert all(reasons)
     assert await replay_difference(kafka.bootstrap, redis_server.url, namespace) == ""
+
+
+GOOD = 255
+PLACE_OF_THE_BAD = 100
+OVERSIZED_BYTES = 8 * 1024 * 1024 - 64 * 1024
+"""Almost all that a topic takes; no view lets a command of this size pass."""
+BURIED_BYTES = 512 * 1024
+
+
+async def test_one_bad_command_among_255_good_ones_is_the_only_one_that_suffers(
+    worker_factory: WorkerFactory, kafka: BrokerHandle, redis_server: RedisHandle, namespace: str
+) -> None:
+    """The pack is of another worker, so that its outcomes are seen as that worker would see them."""
+    worker = await worker_factory(partitions=1)
+    topic = f"{namespace}.commands"
+    async with Client() as client, Redis.from_url(redis_server.url) as redis, redis.pubsub() as heard:
+        await client.enqueue(worker.url, QUEUE)
+        good = await _own_enqueue(kafka.bootstrap, topic, 0)
+        pack = [{**_renamed(good, f"{n:04x}"), "submit": f"other:{n}"} for n in range(1, GOOD + 1)]
+        pack.insert(PLACE_OF_THE_BAD, {"kind": "ack", "v": 1, "actor": "x", "submit": "other:0"})
+        await heard.subscribe(f"{namespace}:replies:other")
+        async with producer_to(kafka.bootstrap) as producer:
+            await producer.send_and_wait(topic, _pack(*pack), partition=0)
+            await producer.send_and_wait(topic, b"x" * OVERSIZED_BYTES, partition=0)
+        outcomes = await _outcomes(heard, GOOD + 1)
+        assert [submit for submit in outcomes if outcomes[submit].get("code")] == ["other:0"]
+        assert "was put aside: no command: Object missing required field" in outcomes["other:0"]["message"]
+        assert len({_answered(outcome) for submit, outcome in outcomes.items() if submit != "other:0"}) == GOOD
+        assert (await client.stats(worker.url, QUEUE))["available"] == GOOD + 1
+        assert await client.enqueue(worker.url, QUEUE), "the partition goes on"
+    bad, large = await _buried(kafka.bootstrap, namespace, 2)
+    assert dict(bad.headers)["ojs-error"].startswith(b"no command: Object missing required field `job_id`")
+    assert (dict(bad.headers)["ojs-partition"], dict(bad.headers)["ojs-offset"]) == (b"0", b"2")
+    assert json.loads(json.loads(bad.value)["command"]) == pack[PLACE_OF_THE_BAD]
+    assert dict(large.headers)["ojs-error"].startswith(b"no pack: ")
+    assert len(json.loads(large.value)["command"]) == BURIED_BYTES
+
+
+def _answered(outcome: dict[str, Any]) -> str:
+    """What an enqueue was answered."""
+    return json.dumps(outcome["jobs"])
+
+
+async def _outcomes(heard: Any, count: int) -> dict[str, dict[str, Any]]:
+    """What a worker's views are told, by the name under which they wait."""
+    outcomes: dict[str, dict[str, Any]] = {}
+    async with asyncio.timeout(20):
+        while len(outcomes) < count:
+            message = await heard.get_message(ignore_subscribe_messages=True, timeout=1.0)
+            if message is not None:
+                outcomes |= dict(json.loads(message["data"])["replies"])
+    return outcomes
+
+
+async def _buried(bootstrap: str, namespace: str, count: int) -> list[Any]:
+    """The dead records of partition 0, once there are so many."""
+
+    async def found() -> list[Any] | None:
+        records = (await read_topic(bootstrap, f"{namespace}.commands.dead"))[0]
+        return records if len(records) >= count else None
+
+    records: list[Any] = await until(found, f"{count} dead records", 15, 0.3)
+    return records
+
+
+async def test_a_command_of_a_newer_release_is_kept_for_it_and_the_cure_is_told(
+    worker_factory: WorkerFactory, kafka: BrokerHandle, namespace: str
+) -> None:
+    worker = await worker_factory(partitions=2)
+    async with Client() as client:
+        queues = [queue_at(home, 2) for home in (0, 1)]
+        for queue in queues:
+            await client.enqueue(worker.url, queue)
+        newer = {**await _own_enqueue(kafka.bootstrap, f"{namespace}.commands", 0), "v": 2}
+        async with producer_to(kafka.bootstrap) as producer:
+            await producer.send_and_wait(f"{namespace}.commands", _pack(newer), partition=0)
+
+        async def refused() -> Any:
+            ready = await client.ask(worker.url, "GET", "/../../ready")
+            first = ready.body["partitions"][0]
+            return first if first["state"] == "refused" and ready.status == 503 else None
+
+        partition = await until(refused, "/ready says refused", 20, 0.1)
+        assert "command version 2, this release reads 1 to 1: upgrade this worker" in partition["reason"]
+        answer = await client.ask(worker.url, "POST", "/jobs", {**JOB, "queue": queues[0]})
+        assert (answer.status, bool(answer.retry_after)) == (503, True)
+        assert "upgrade this worker" in answer.raw.decode()
+        assert await client.enqueue(worker.url, queues[1]), "the other partition goes on"
+        dead = await read_topic(kafka.bootstrap, f"{namespace}.commands.dead")
+    assert [record for records in dead.values() for record in records] == []
+
+
+ATTEMPTS = 3
+LEASE_MS = 1_000
+
+
+async def test_a_job_that_kills_its_worker_every_time_ends_as_a_dead_letter(
+    worker_factory: WorkerFactory, tmp_path: Path
+) -> None:
+    worker = await worker_factory(partitions=1)
+    async with Client() as client:
+        retry = {"max_attempts": ATTEMPTS, "on_exhaustion": "dead_letter"}
+        options = {"retry": retry, "visibility_timeout_ms": LEASE_MS, "priority": 9}
+        poison = (await client.enqueue(worker.url, QUEUE, options=options))["id"]
+        harmless = (await client.enqueue(worker.url, QUEUE))["id"]
+        for attempt in range(1, ATTEMPTS + 1):
+            argv = [sys.executable, str(DEADLY), worker.url, QUEUE]
+            victim = ChildProcess("a job worker", argv, log=tmp_path / "victim.log")
+            victim.start()
+            assert await victim.finish(30) == -signal.SIGKILL, victim.tail()
+
+            async def lease_is_over(attempt: int = attempt) -> Any:
+                job = await client.job(worker.url, poison) or {}
+                return job if (job["attempt"], job["state"]) != (attempt, "active") else None
+
+            job = await until(lease_is_over, "the lease of a dead worker ends", 20)
+            assert (job["attempt"], job["state"]) == (attempt, "available" if attempt < ATTEMPTS else "discarded")
+        (dead,) = (await client.must(worker.url, "GET", "/dead-letter"))["jobs"]
+        assert dead["id"] == poison
+        assert [job["id"] for job in await client.fetch(worker.url, [QUEUE], count=10)] == [harmless]
 
 
 async def test_garbage_in_the_bulk_topic_is_buried_and_the_rest_goes_on(

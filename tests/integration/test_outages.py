@@ -92,6 +92,7 @@ async def _assert_refusing(client: Client, url: str, available: int) -> None:
     _assert_refused(first, DEADLINE_S)
     later = [await client.ask(url, "POST", "/jobs", JOB) for _ in range(3)]
     _assert_refused(later, KNOWN_DOWN_S)
+    assert (await client.ask(url, "GET", "/health")).status == 503
     assert (await client.ask(url, "GET", f"/queues/{QUEUE}/stats")).body["available"] == available
     assert (await client.ask(url, "GET", "/../../livez")).status == 200
 
@@ -108,7 +109,7 @@ async def _assert_still_leased(client: Client, url: str, job_id: str) -> None:
 
 
 @pytest.mark.timeout(180)
-async def test_without_kafka_it_says_so_and_with_it_nothing_acknowledged_is_lost(
+async def test_without_room_for_kafka_it_says_so_and_with_it_nothing_acknowledged_is_lost(
     worker_factory: WorkerFactory, own_kafka: BrokerHandle, redis_server: RedisHandle, namespace: str
 ) -> None:
     worker = await worker_factory(partitions=2, brokers=own_kafka.bootstrap)
@@ -117,7 +118,8 @@ async def test_without_kafka_it_says_so_and_with_it_nothing_acknowledged_is_lost
         for number in range(5):
             await client.enqueue(worker.url, QUEUE, args=[number])
         await client.fetch(worker.url, [QUEUE], "patient")
-        own_kafka.kill()
+        # It halts at the next write, since its only log directory fails: as dead as after a kill.
+        own_kafka.fill_disk()
         killed = time.monotonic()
         await _assert_refusing(client, worker.url, available=5)
         await own_kafka.start()

@@ -71,6 +71,10 @@ class ContainerKafka(_Container):
         super().__init__(container.waiting_for(LogMessageWaitStrategy("Kafka Server started")))
         self.bootstrap = f"127.0.0.1:{port}"
 
+    def fill_disk(self) -> None:
+        """A broker whose only disk is full halts: a container's limits cannot be changed from outside."""
+        self.kill()
+
 
 class ContainerRedis(_Container):
     """Redis in a container."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
-from ojs_stream.log.reader import LogReader
+from ojs_stream.log.reader import LogReader, LogRecord
 from ojs_stream.replay import verifying
 from ojs_stream.replay.folding import HomeFold, Nothing, log_after
 from ojs_stream.store.base import Dump
@@ -35,6 +35,14 @@ async def _fold_home(reader: LogReader, topic: str, home: int, stop: int, *, hom
     fold = await HomeFold.begin(store, home, homes=homes, outgoing=Nothing())
     async for records in log_after(fold, reader, topic, stop):
         await fold.take(records, round_max=CHUNK)
+    return await store.dump(home)
+
+
+async def fold_log(records: Sequence[LogRecord], *, home: int, homes: int) -> Dump:
+    """The logical content of a home after these records."""
+    store = MemoryStore("replay")
+    fold = await HomeFold.begin(store, home, homes=homes, outgoing=Nothing())
+    await fold.take(records, round_max=CHUNK)
     return await store.dump(home)
 
 

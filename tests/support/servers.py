@@ -7,7 +7,9 @@ a Docker engine is needed then. ``OJS_TEST_SERVERS=docker`` or ``=embedded`` dec
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, Self
@@ -16,7 +18,7 @@ from ojs_stream.dev.java import find_java
 from ojs_stream.dev.kafka import EmbeddedKafka
 from ojs_stream.dev.process import ServerError, free_port
 from ojs_stream.dev.redis import EmbeddedRedis, find_server
-from ojs_stream.dev.worker import READY_TIMEOUT_S, WorkerProcess
+from ojs_stream.dev.worker import READY_TIMEOUT_S, WorkerProcess, worker_argv
 
 WORKER_STOP_GRACE_S = 20.0
 
@@ -39,6 +41,9 @@ class BrokerHandle(ServerHandle, Protocol):
     @property
     def bootstrap(self) -> str: ...
 
+    def fill_disk(self) -> None:
+        """From now on there is no room for another byte of the log; a start after this has room again."""
+
 
 class RedisHandle(ServerHandle, Protocol):
     """A Redis or Valkey."""
@@ -47,13 +52,27 @@ class RedisHandle(ServerHandle, Protocol):
     def url(self) -> str: ...
 
 
+class FillableKafka(EmbeddedKafka):
+    """The embedded Kafka with a disk that can be full, for any user and without a file system of its own."""
+
+    def fill_disk(self) -> None:
+        """Every write to a file fails: EFBIG in place of ENOSPC, and the broker does the same on both.
+
+        It halts, since its only log directory has failed. Where a process has no such limit it is killed.
+        """
+        if sys.platform == "linux":
+            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        else:
+            self.kill()
+
+
 def make_broker(data: Path) -> BrokerHandle:
     """A Kafka that is not started yet."""
     if _use_docker():
         from tests.support.containers import ContainerKafka
 
         return ContainerKafka()
-    return EmbeddedKafka(data / "kafka")
+    return FillableKafka(data / "kafka")
 
 
 def make_redis(data: Path, *, durable: bool = False) -> RedisHandle:
@@ -89,7 +108,10 @@ class Worker:
         namespace: str,
         partitions: int = 4,
         env: Mapping[str, str] | None = None,
+        app: str = "ojs_stream",
+        code: Path | None = None,
     ) -> None:
+        """``app``: another Faust app than the server's own; ``code``: a folder with another state of the code."""
         ours = {
             "KAFKA_BROKERS": brokers,
             "REDIS_URL": redis_url,
@@ -97,8 +119,13 @@ class Worker:
             "OJS_PARTITIONS": str(partitions),
             "OJS_TEST_MODE": "1",
         }
+        self.brokers = brokers
         self.port = free_port()
-        self._worker = WorkerProcess(folder, port=self.port, env={**clean_env(), **ours, **(env or {})})
+        argv = worker_argv(host="127.0.0.1", port=self.port, app=app)
+        settings = {**clean_env(), **ours, **(env or {})}
+        if code is not None:
+            settings["PYTHONPATH"] = str(code)
+        self._worker = WorkerProcess(folder, port=self.port, env=settings, argv=argv, cwd=code)
         self.process = self._worker.process
         self.url = self._worker.url
         self.log = self.process.log

@@ -11,6 +11,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 READ_S = 60.0
+REQUEST_BYTES_MAX = 8 * 1024 * 1024
 
 
 @asynccontextmanager
@@ -33,7 +34,7 @@ async def consumer_of(bootstrap: str, *topics: str) -> AsyncIterator[AIOKafkaCon
 
 @asynccontextmanager
 async def producer_to(bootstrap: str) -> AsyncIterator[AIOKafkaProducer]:
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", max_request_size=REQUEST_BYTES_MAX)
     await producer.start()
     try:
         yield producer

@@ -23,6 +23,7 @@ from ojs_stream.core.commands import (
 )
 from ojs_stream.core.records import Retention
 from ojs_stream.core.retry import DEFAULT_POLICY
+from ojs_stream.errors import NewerVersionError
 from ojs_stream.log.codec import decode_pack, encode_pack, pack_headers
 from ojs_stream.settings import Settings
 
@@ -89,9 +90,11 @@ def test_an_empty_pack_has_no_commands() -> None:
         (b'{"kind":"cancel","v":1,"actor":"x"}', "no command: Object missing required field `job_id`"),
         (b'{"kind":"cancel","v":1,"actor":7,"job_id":"a"}', "no command: Expected `str`, got `int`"),
         (b"17", "no command: Expected `object`, got `int`"),
-        (b'{"kind":"cancel","v":2,"actor":"x","job_id":"a"}', "command version 2 is unknown"),
+        (b'{"kind":"cancel","v":1000,"actor":"x","job_id":"a"}', "command version 1000 is unknown"),
+        (b'{"kind":"cancel","v":-1,"actor":"x","job_id":"a"}', "command version -1 is unknown"),
         (b'{"kind":"cancel","v":0,"actor":"x","job_id":"a"}', "command version 0 is unknown"),
-        (b'{"kind":"teleport","v":2,"actor":"x"}', "command version 2 is unknown"),
+        (b'{"kind":"teleport","v":1000,"actor":"x"}', "command version 1000 is unknown"),
+        (b'{"kind":"teleport","v":"2","actor":"x"}', "no command: Invalid value 'teleport'"),
     ],
 )
 def test_one_bad_command_hurts_only_itself(bad: bytes, reason: str) -> None:
@@ -112,8 +115,8 @@ def test_one_bad_command_hurts_only_itself(bad: bytes, reason: str) -> None:
         (b"[]", "no pack: Expected `object`, got `array`"),
         (GOOD, "no pack: Object missing required field `commands`"),
         (b'{"v":1,"commands":[{]}', "no pack: JSON is malformed"),
-        (b'{"v":2,"commands":[]}', "pack version 2 is unknown"),
-        (b'{"v":2,"orders":[]}', "pack version 2 is unknown"),
+        (b'{"v":1000,"commands":[]}', "pack version 1000 is unknown"),
+        (b'{"v":1000,"orders":[]}', "pack version 1000 is unknown"),
         (b'{"v":0,"commands":[]}', "pack version 0 is unknown"),
     ],
 )
@@ -129,6 +132,21 @@ def test_a_later_kind_has_a_version_that_older_releases_do_not_know() -> None:
         ImportEnd(v=LATER_KINDS[ImportEnd], actor="system", id="x", parts=1)
     ]
     assert isinstance(decode_pack(encode_pack([later.replace(b"2", b"0")]))[0], BadCommand)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b'{"v":2,"commands":[]}', "pack version 2, this release reads 1 to 1"),
+        (b'{"v":999,"orders":7}', "pack version 999, this release reads 1 to 1"),
+        (encode_pack([GOOD, b'{"kind":"cancel","v":2,"actor":"x","job_id":"a"}']), "command version 2, "),
+        (encode_pack([b"17", b'{"kind":"teleport","v":3}', GOOD]), "command version 3, "),
+        (encode_pack([b'{"kind":"cancel","v":2,"job_id":{"new":"shape"}}']), "command version 2, "),
+    ],
+)
+def test_what_a_newer_release_has_written_is_not_bad(value: bytes, reason: str) -> None:
+    with pytest.raises(NewerVersionError, match=f"^{reason}"):
+        decode_pack(value)
 
 
 def test_a_deep_nest_is_bad_and_no_crash() -> None:

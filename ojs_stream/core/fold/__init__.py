@@ -7,6 +7,7 @@ more (``NeedMore``), refuse (``RefusedError``), answer, or stay silent when some
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -248,7 +249,10 @@ def _readable(data: bytes) -> str:
 def needs_of(world: World, command: c.AnyCommand | c.BadCommand, now: int, needs: Needs) -> None:
     """Add what ``command`` will surely want. Only speed depends on it: a fold asks for what is missing."""
     wants = NEEDS.get(type(command))
-    if wants is not None:
+    if wants is None:
+        return
+    # Where it fails the fold of the command fails, too, and there it hurts only itself.
+    with suppress(Exception):
         wants(world, command, now, needs)
 
 
@@ -294,7 +298,7 @@ def _claim_needs(_world: World, command: c.Claim, now: int, needs: Needs) -> Non
         needs.records.add(("queue", queue))
         needs.records.add(("config", queue))
         needs.records.add(("minute", queue, slot))
-    needs.head(("state", command.queues[0], "available"), command.count)
+    needs.head(("state", command.queues[0], "available"), min(command.count, leases.LOOK_MAX))
 
 
 def _job_needs(world: World, command: c.Ack, _now: int, needs: Needs) -> None:

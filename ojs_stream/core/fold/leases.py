@@ -33,6 +33,8 @@ PROMOTED_MAX = 100
 """So many due jobs one claim promotes in passing, per state."""
 EXPIRED_MAX = 100
 """So many expired jobs one claim discards in passing."""
+LOOK_MAX = 1_000
+"""A claim of more jobs looks at so many at a time."""
 SHUTDOWN_TYPES = frozenset({"shutdown", "ShutdownError", "ShutdownTimeout"})
 
 
@@ -103,7 +105,7 @@ def _claim_from(world: World, queue: str, room: int, command: Claim) -> list[Raw
     expired = 0
     ready = ("state", queue, "available")
     while len(claimed) < room and expired < EXPIRED_MAX:
-        head = world.head(ready, room - len(claimed))
+        head = world.head(ready, min(room - len(claimed), LOOK_MAX))
         if not head:
             break
         world.require([("job", job_id) for _, job_id in head])

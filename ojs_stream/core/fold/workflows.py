@@ -40,6 +40,7 @@ def start_workflow(world: World, command: StartWorkflow) -> Outcome | None:
     known = replays.look(world, command)
     if known is not None:
         return known.outcome
+    _check_numbers(command)
     record = WorkflowRecord(
         id=command.id,
         name=command.name,
@@ -62,6 +63,14 @@ def start_workflow(world: World, command: StartWorkflow) -> Outcome | None:
     run.begin(record.flow, ())
     _submit(world, run.finish())
     return replays.keep(world, command, Outcome(data={"id": record.id}))
+
+
+def _check_numbers(command: StartWorkflow) -> None:
+    """Members are steps that come after their flow. Views make no other; a loop over others might never end."""
+    flows = [(-1, command.flow), *((at, step.flow) for at, step in enumerate(command.steps) if step.flow)]
+    for at, flow in flows:
+        if flow.count < 0 or not at < flow.first <= len(command.steps) - flow.count:
+            raise ValueError(f"a flow has {flow.count} steps from {flow.first} on, of {len(command.steps)}")
 
 
 def _submit(world: World, jobs: Sequence[NewJob]) -> None:
