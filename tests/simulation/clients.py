@@ -143,8 +143,8 @@ class Client:
                 on_exhaustion="dead_letter" if rng.random() < 0.7 else "discard",
             ),
             retention=Retention(*[100 * DAY] * 4),
-            timeout_ms=rng.choice((4_000, 20_000)),
-            visibility_timeout_ms=rng.choice((2_000, 8_000)),
+            timeout_ms=rng.choice((3_000, 10_000)),
+            visibility_timeout_ms=rng.choice((1_500, 5_000)),
             client_id=by_client,
             pending=rng.random() < 0.05,
             delay_ms=rng.choice((0, 0, 0, 0, 300, 3_000)),
@@ -423,7 +423,7 @@ class Client:
             "queue": queue,
             "args": json.loads(ARGS),
             "meta": {"mark": mark},
-            "visibility_timeout_ms": 4_000,
+            "visibility_timeout_ms": 2_000,
         }
         if self._rng.random() < 0.3:
             body["id"] = f"0197f0a0-3333-7000-9000-{next(self._history.ids):012x}"
@@ -447,7 +447,7 @@ class Client:
 
     async def drain_once(self, queues: set[str]) -> None:
         """Claim from some queues and ack what comes."""
-        for queue in sorted(queues - {""}):
+        for queue in sorted(queues):
             home = home_of(queue, self._cluster.homes)
             tag = self._history.tag()
             command = Claim(v=1, actor="sim", queues=(queue,), count=50, worker_id=tag)

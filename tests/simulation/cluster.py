@@ -108,8 +108,7 @@ class SimWorker:
         self.engine.start()
         self.spawn(self.retry_agent.run())
         self.spawn(self.bulk_agent.run())
-        for ticker in self.tickers:
-            self.spawn(self._beat(ticker))
+        self.spawn(self._beat())
 
     # -- life ---------------------------------------------------------------------------------------------
 
@@ -150,10 +149,11 @@ class SimWorker:
 
     # -- wiring -------------------------------------------------------------------------------------------
 
-    async def _beat(self, ticker: Ticker) -> None:
+    async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(TICK_S)
-            await ticker.run_once()
+            await self.cluster.net.loop.after(TICK_S)
+            for ticker in self.tickers:
+                await ticker.run_once()
 
     def _owner(self, home: int) -> Owner | None:
         return self.engine.owners.get(home)
@@ -275,7 +275,7 @@ class SimWorker:
                 net.appended(topic, home).clear()
                 await net.appended(topic, home).wait()
             if net.rng.random() < net.faults.delay:
-                await net.loop.pause(net.rng.uniform(0.1, 5.0))
+                await net.loop.after(net.rng.uniform(0.1, 5.0))
             if net.rng.random() < net.faults.duplicate:
                 at = max(0, at - net.rng.randint(1, 10))
             end = min(len(log), at + net.rng.randint(1, 30))

@@ -75,7 +75,7 @@ class Link:
             raise asyncio.CancelledError
         net = self.net
         wait = net.rng.random() * (0.2 if net.rng.random() < net.faults.slow else 0.002)
-        await net.loop.pause(wait)
+        await net.loop.after(wait)
         while self.frozen_until > net.loop.time():
             await asyncio.sleep(min(0.25, self.frozen_until - net.loop.time()))
         if self.dead:

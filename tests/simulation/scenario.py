@@ -31,7 +31,6 @@ CRON_SHARE = 0.3
 DRAIN_S = 400.0
 DRAIN_STEP_S = 0.7
 QUIET_S = 30.0
-RUNNABLE_INDEXES = tuple(f":{state}" for state in RUNNABLE)
 
 
 @dataclass
@@ -191,31 +190,33 @@ class Scenario:
         self.cluster.calm_down()
         # Homes still change hands, some wait for the broker, and nobody knows what is on its way.
         rest = max(net.landing_until, net.outage_until) - self.loop.time()
-        await self.loop.pause(max(rest, 0.0) + CALM_S)
+        await self.loop.after(max(rest, 0.0) + CALM_S)
 
     async def _drain(self, client: Client) -> None:
         await client.resume_all()
         await client.end_crons()
         until = self.loop.time() + DRAIN_S
         while self.loop.time() < until:
-            work = self._queues_with_work()
-            if not work and self.net.bulk_is_done():
+            claimable, rest = self._work()
+            if not rest and not claimable and self.net.bulk_is_done():
                 return
-            await client.drain_once(work)
-            await self.loop.pause(DRAIN_STEP_S)
+            await client.drain_once(claimable)
+            await self.loop.after(DRAIN_STEP_S)
 
-    def _queues_with_work(self) -> set[str]:
-        """Queues with jobs that can still run; the empty name: a job is on its way from a workflow to its queue."""
-        found: set[str] = set()
+    def _work(self) -> tuple[set[str], bool]:
+        """Queues with jobs that can be claimed, and whether there are others that will run."""
+        claimable: set[str] = set()
+        rest = False
         for name, content in self.net.store.data.items():
-            kind, _, rest = name.partition("}:")[2].partition(":")
-            if kind == "state" and rest.endswith(RUNNABLE_INDEXES):
-                found.add(rest.rpartition(":")[0])
-            elif kind == "held":
-                found.add(rest)
+            kind, _, index = name.partition("}:")[2].partition(":")
+            queue, _, state = index.rpartition(":")
+            if kind == "state" and state == "available":
+                claimable.add(queue)
+            elif kind == "held" or (kind == "state" and state in RUNNABLE):
+                rest = True
             elif kind == "step" and b'"state":"pending"' in content:
-                found.add("")
-        return found
+                rest = True
+        return claimable, rest
 
     def _all_answered(self, lines: list[Asked]) -> None:
         """A lost reply never makes a client wait for its deadline."""
