@@ -50,5 +50,9 @@ class LogRefusedError(OjsError):
     """The log and the store do not belong together; the message names partition, offsets and the way out."""
 
 
+class NewerVersionError(LogRefusedError):
+    """What only a newer release can read: valid, so it is not put aside; nothing after it may be folded here."""
+
+
 class SettingsError(OjsError):
     """A setting has a value that cannot work; the message names field, value, bound and cure."""
