@@ -6,6 +6,8 @@ from collections import Counter
 
 from tests.simulation.evidence import Event, Evidence
 
+ENDS = ("job.completed", "job.discarded", "job.expired", "job.cancelled")
+
 
 def crons_kept(evidence: Evidence) -> list[str]:
     """From the events of the entries, their jobs and what clients were told."""
@@ -64,9 +66,8 @@ def overlaps(evidence: Evidence) -> list[str]:
                 problems.append(f"cron entry {event['subject']} triggered {job_id} beside {before}")
             living[event["subject"]] = job_id
             owner[job_id] = event["subject"]
-        elif event["type"] in ("job.completed", "job.discarded", "job.expired", "job.cancelled") and job_id in owner:
-            if living.get(owner[job_id]) == job_id:
-                living[owner[job_id]] = ""
+        elif event["type"] in ENDS and living.get(owner.get(job_id, "")) == job_id:
+            living[owner[job_id]] = ""
     return problems
 
 
