@@ -40,6 +40,7 @@ RECOUNT_SHARE = 0.2
 DRAIN_S = 400.0
 DRAIN_STEP_S = 0.7
 QUIET_S = 30.0
+NEWER_STATE = b'"v":2,'
 
 
 @dataclass
@@ -317,10 +318,13 @@ class Scenario:
             log = [(record.timestamp_ms, record.value) for record in topics[f"{NAMESPACE}.commands", home]]
             sizes = [self.rng.randint(1, 60) for _ in log]
             await replay(store, log, home, homes=self.homes, sizes=sizes)
-            again = await store.dump(home)
-            for name in sorted(again.keys() | dumps[home].keys()):
-                if again.get(name) != dumps[home].get(name):
-                    have, want = dumps[home].get(name), again.get(name)
+            again, stored = await store.dump(home), dumps[home]
+            # An older release that wrote last has not said what the newer one says of the home.
+            again["home"] = again["home"].replace(NEWER_STATE, b"")
+            stored["home"] = stored["home"].replace(NEWER_STATE, b"")
+            for name in sorted(again.keys() | stored.keys()):
+                have, want = stored.get(name), again.get(name)
+                if have != want:
                     self.result.problems.append(f"home {home}: {name} is {have!r}, a replay gives {want!r}")
 
 
