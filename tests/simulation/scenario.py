@@ -77,6 +77,7 @@ class Scenario:
     def run(self) -> Result:
         """The whole run, in no time."""
         asyncio.set_event_loop(self.loop)
+        self.loop.set_exception_handler(self._unheard)
         try:
             with self._releases(), patched(self.loop, self.clock, self.rng, self._note):
                 self.loop.set_task_factory(task_factory)  # type: ignore[arg-type]
@@ -86,6 +87,11 @@ class Scenario:
         finally:
             self._end()
         return self.result
+
+    def _unheard(self, _loop: Any, context: dict[str, Any]) -> None:
+        """A task has ended with an exception that nobody asked for: a worker would go on without it."""
+        if "exception" in context:
+            self.result.problems.append(f"{context['message']}: {context['exception']!r}")
 
     def _releases(self) -> AbstractContextManager[None]:
         return two_releases(counted=self.history.touches_are_stored) if self.newer_share else nullcontext()
