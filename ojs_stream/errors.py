@@ -50,5 +50,9 @@ class LogRefusedError(OjsError):
     """The log and the store do not belong together; the message names partition, offsets and the way out."""
 
 
+class SnapshotDamagedError(OjsError):
+    """A snapshot is not whole: chunks are missing or changed. An older one may serve."""
+
+
 class SettingsError(OjsError):
     """A setting has a value that cannot work; the message names field, value, bound and cure."""

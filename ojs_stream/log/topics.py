@@ -30,6 +30,10 @@ RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 2.0
 REQUEST_TIMEOUT_MS = 10_000
 DAY_MS = 86_400_000
+COMPACTED = 0
+"""In place of a retention: the topic keeps the last record of every key."""
+SNAPSHOT_SEGMENT_BYTES = 64 * 1024 * 1024
+"""Compaction leaves the newest segment alone: small ones, so that superseded snapshots really go."""
 
 Result = TypeVar("Result")
 
@@ -72,6 +76,11 @@ class Topics:
         """Dead-lettered jobs."""
         return f"{self.namespace}.dead"
 
+    @property
+    def snapshots(self) -> str:
+        """The state of each home at some offset of the log: the newest two snapshots (compacted)."""
+        return f"{self.namespace}.snapshots"
+
     def of(self, short: str) -> str:
         """The topic of a short name: ``events``, ``retry``, ``dead``, ``commands.dead``."""
         return f"{self.namespace}.{short}"
@@ -94,7 +103,7 @@ class Topics:
         return f"{self.namespace}.scheduled"
 
     def retention_ms(self) -> dict[str, int]:
-        """How long each topic keeps a record, in milliseconds; -1 = for ever."""
+        """How long each topic keeps a record, in milliseconds; -1 = for ever, ``COMPACTED`` = until replaced."""
         return {
             self.commands: -1,
             self.commands_bulk: 7 * DAY_MS,
@@ -102,6 +111,7 @@ class Topics:
             self.events: 7 * DAY_MS,
             self.dead: 180 * DAY_MS,
             self.commands_dead: 30 * DAY_MS,
+            self.snapshots: COMPACTED,
         }
 
 
@@ -237,6 +247,14 @@ def _settings(retention_ms: int, replicas: int) -> dict[str, str]:
         "max.message.bytes": str(MESSAGE_BYTES_MAX),
         "min.insync.replicas": "2" if replicas >= REPLICAS_MAX else "1",
     }
+    if retention_ms == COMPACTED:
+        settings |= {
+            "cleanup.policy": "compact",
+            "retention.ms": "-1",
+            "segment.bytes": str(SNAPSHOT_SEGMENT_BYTES),
+            "segment.ms": str(DAY_MS),
+            "min.cleanable.dirty.ratio": "0.1",
+        }
     if retention_ms < 0:  # the log: its records are the state, and their times are the broker's
         settings |= {"retention.bytes": "-1", _TIMESTAMP: "LogAppendTime"}
     return settings
