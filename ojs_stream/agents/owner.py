@@ -127,6 +127,9 @@ def _earlier(one: int | None, other: int | None) -> int | None:
 class Owner:
     """A home that is assigned to this worker."""
 
+    commands = 0
+    """How many of them this owner has folded."""
+
     def __init__(self, home: int, wiring: Wiring) -> None:
         self.home = home
         self.phase: Phase = "starting"
@@ -310,6 +313,7 @@ class Owner:
         assert self._outbox is not None
         world = done.world
         self.applied = done.last_offset
+        self.commands += sum(len(entry.commands) for entry in done.entries)
         self.state = world.state()
         self._wiring.positions.raise_to(self.home, self.applied)
         self._outbox.add(world.events, world.effects)

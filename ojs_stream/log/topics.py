@@ -13,7 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
@@ -147,6 +148,16 @@ async def declare_mirrors(bootstrap: str, names: Sequence[str], *, wait_s: float
         missing = {name: 7 * DAY_MS for name in names if name not in seen.topics}
         await _create(admin, missing, partitions=1, brokers=seen.brokers)
         await _until_led(admin, names)
+
+    await _patiently(bootstrap, wait_s, work)
+
+
+async def delete_before(bootstrap: str, topic: str, partition: int, offset: int, *, wait_s: float) -> None:
+    """Delete the records of a partition below ``offset``; ``UnavailableError`` as in ``declare``."""
+    place = TopicPartition(topic, partition)
+
+    async def work(admin: AIOKafkaAdminClient) -> None:
+        await admin.delete_records({place: RecordsToDelete(before_offset=offset)})
 
     await _patiently(bootstrap, wait_s, work)
 
