@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import ojs_stream
+from ojs_stream.cli import recovery
 
 cli = typer.Typer(
     name="ojs-stream",
@@ -57,6 +58,9 @@ def worker(
 def version() -> None:
     """Print the version."""
     print(ojs_stream.__version__)
+
+
+recovery.attach(cli)
 
 
 def main() -> None:

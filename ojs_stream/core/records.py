@@ -919,6 +919,8 @@ _DECODERS: dict[str, msgspec.json.Decoder[Record]] = {
     "slot": msgspec.json.Decoder(SlotRecord),
     "replay": msgspec.json.Decoder(ReplayRecord),
 }
+RECORD_KINDS = frozenset(_DECODERS)
+"""The first parts of the keys of records; all other keys are indexes."""
 _moved_decoder = msgspec.json.Decoder(Moved)
 
 

@@ -140,6 +140,20 @@ async def declare(bootstrap: str, topics: Topics, *, partitions: int | None, wai
     return await _patiently(bootstrap, wait_s, lambda admin: _declare(admin, topics, partitions))
 
 
+async def homes_of(bootstrap: str, topics: Topics, *, wait_s: float) -> int:
+    """N of a log that exists, for a tool: nothing is created. ``LogRefusedError`` when there is none."""
+
+    async def work(admin: AIOKafkaAdminClient) -> int:
+        seen = await _look(admin)
+        if topics.commands not in seen.topics:
+            raise LogRefusedError(
+                f"There is no topic {topics.commands} at {bootstrap}: is the namespace {topics.namespace} right?"
+            )
+        return _checked_count(topics, seen, None)
+
+    return await _patiently(bootstrap, wait_s, work)
+
+
 async def declare_mirrors(bootstrap: str, names: Sequence[str], *, wait_s: float) -> None:
     """Create missing mirror topics with one partition each; ``UnavailableError`` as in ``declare``."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ojs_stream.core.records import HomeState
+from ojs_stream.core.records import RECORD_KINDS, HomeState
 from ojs_stream.core.world import Needs, World
 from ojs_stream.store.commit import Acked, Commit
 
@@ -51,3 +51,8 @@ class Store(Protocol):
 def is_state(name: str) -> bool:
     """Whether a key (without prefix) belongs to the compared state."""
     return name not in ("outbox", "acked") and not name.startswith("outcome:")
+
+
+def is_string(name: str) -> bool:
+    """Whether a key (without prefix) of the compared state holds one value: a record or the home's own."""
+    return name in ("applied", "home") or name.partition(":")[0] in RECORD_KINDS

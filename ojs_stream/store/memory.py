@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 import msgspec
@@ -18,12 +19,54 @@ _state_decoder = msgspec.json.Decoder(HomeState)
 _acked_decoder = msgspec.json.Decoder(Acked)
 
 
+STALE_ENTRIES_MAX = 1_024
+"""A heap is made anew when it has so many entries more than twice those of its index."""
+
+
+class _Order:
+    """The entries of an index by score. Most indexes of a long log are never asked for their head: they have none.
+
+    What was moved or removed stays in the heap until it comes to its top.
+    """
+
+    __slots__ = ("_heap", "content")
+
+    def __init__(self, content: dict[str, int]) -> None:
+        self.content = content
+        self._fill()
+
+    def _fill(self) -> None:
+        self._heap = [(score, member) for member, score in self.content.items()]
+        heapify(self._heap)
+
+    def moved(self, members: dict[str, int | None]) -> None:
+        """The index has changed."""
+        for member, score in members.items():
+            if score is not None:
+                heappush(self._heap, (score, member))
+        if len(self._heap) > 2 * len(self.content) + STALE_ENTRIES_MAX:
+            self._fill()
+
+    def head(self, count: int) -> list[tuple[int, str]]:
+        """The ``count`` lowest entries."""
+        heap, content = self._heap, self.content
+        found: list[tuple[int, str]] = []
+        while heap and len(found) < count:
+            entry = heappop(heap)
+            if content.get(entry[1]) == entry[0] and (not found or found[-1] != entry):
+                found.append(entry)
+        for entry in found:
+            heappush(heap, entry)
+        return found
+
+
 class MemoryStore:
     """The same seam as Redis, on one dict per home."""
 
     def __init__(self, namespace: str = "mem") -> None:
         self.namespace = namespace
         self.data: dict[str, Any] = {}
+        self._orders: dict[str, _Order] = {}
 
     async def position(self, home: int) -> tuple[int | None, HomeState | None]:
         """See ``Store``."""
@@ -63,12 +106,22 @@ class MemoryStore:
         world.add_record(key, None if data is None else decode_record(key, data))
 
     def _load_head(self, world: World, index: tuple[str, ...], count: int, *, follow: bool) -> None:
-        zset = self.data.get(keys.record(self.namespace, world.home, index), {})
-        entries = sorted((score, member) for member, score in zset.items())
+        entries = self._head(keys.record(self.namespace, world.home, index), count + 1)
         world.add_head(index, entries[:count], complete=len(entries) <= count)
         if follow:
             for _, member in entries[:count]:
                 self._load_record(world, key_of_member(member))
+
+    def _head(self, name: str, count: int) -> list[tuple[int, str]]:
+        content = self.data.get(name)
+        if content is None:
+            self._orders.pop(name, None)
+            return []
+        order = self._orders.get(name)
+        # Whoever puts an older content in the place of this one (a simulated backup) does not tell.
+        if order is None or order.content is not content:
+            order = self._orders[name] = _Order(content)
+        return order.head(count)
 
     async def commit(self, commits: Sequence[Commit]) -> list[Exception | None]:
         """See ``Store``."""
@@ -83,6 +136,9 @@ class MemoryStore:
             self._set(self.data, name, value)
         for name, members in commit.zsets.items():
             self._merge(name, members)
+            order = self._orders.get(name)
+            if order is not None:
+                order.moved(members)
         for name, fields in commit.hashes.items():
             self._merge(name, fields)
         self.data.update(commit.expiring)
@@ -132,8 +188,8 @@ class MemoryStore:
 
     async def earliest(self, home: int, index: str) -> int | None:
         """See ``Store``."""
-        zset = self.data.get(keys.record(self.namespace, home, ("due", index)), {})
-        return min(zset.values(), default=None)
+        entries = self._head(keys.record(self.namespace, home, ("due", index)), 1)
+        return entries[0][0] if entries else None
 
     async def dump(self, home: int) -> Dump:
         """See ``Store``."""
@@ -143,3 +199,8 @@ class MemoryStore:
             for name, content in self.data.items()
             if name.startswith(prefix) and is_state(name[len(prefix) :])
         }
+
+    def contents(self, home: int, names: Iterable[str]) -> Dump:
+        """What is there of some keys (without prefix)."""
+        prefix = keys.home_prefix(self.namespace, home)
+        return {name: self.data[prefix + name] for name in names if prefix + name in self.data}

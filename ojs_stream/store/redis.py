@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -14,7 +14,7 @@ from ojs_stream.core.records import HomeState, Key, decode_record, key_of_member
 from ojs_stream.core.world import Needs, World
 from ojs_stream.errors import FencedError, UnavailableError
 from ojs_stream.store import keys
-from ojs_stream.store.base import Dump, LoadRequest, is_state
+from ojs_stream.store.base import Dump, LoadRequest, is_state, is_string
 from ojs_stream.store.commit import EVENTS_MAX, OUTCOME_S, Acked, Commit
 from ojs_stream.store.connections import IO_TIMEOUT_S
 
@@ -39,6 +39,8 @@ ARGUMENTS_MAX = 4_000
 HEAD_SLACK = 16
 """Entries read beyond what was asked: skipped ones (expired, claimed in the round) need no second read."""
 SCAN_COUNT = 1_000
+READ_KEYS_MAX = 500
+"""Keys that are read in one transaction: nothing else runs in Redis meanwhile."""
 _state_decoder = msgspec.json.Decoder(HomeState)
 _acked_decoder = msgspec.json.Decoder(Acked)
 
@@ -242,6 +244,17 @@ class RedisStore:
             if error is not None:
                 raise error
 
+    async def forget_position(self, home: int) -> int | None:
+        """Drop ``applied``: whoever owns the home must fold it anew. Gives the offset that it was."""
+        found = await self._run(self._redis.getdel(keys.applied(self.namespace, home)))
+        return None if found is None else int(found)
+
+    async def is_empty(self, home: int) -> bool:
+        """Whether there is no key of the home at all."""
+        async for _ in self._scan(keys.home_prefix(self.namespace, home)):
+            return False
+        return True
+
     async def acked(self, home: int) -> Acked:
         """See ``Store``."""
         data = await self._run(self._redis.get(keys.acked(self.namespace, home)))
@@ -271,16 +284,46 @@ class RedisStore:
 
     async def dump(self, home: int) -> Dump:
         """See ``Store``."""
-        prefix = keys.home_prefix(self.namespace, home)
-        names = [name async for name in self._scan(prefix)]
-        return {name[len(prefix) :]: await self._content(name) for name in names if is_state(name[len(prefix) :])}
+        found: Dump = {}
+        async for names in self.names(home):
+            found.update((await self.read_at_once(home, names))[1])
+        return found
 
-    async def _content(self, name: str) -> Any:
-        kind = await self._redis.type(name)
-        if kind == b"string":
-            return await self._redis.get(name)
-        if kind == b"hash":
-            found = await cast("Awaitable[Any]", self._redis.hgetall(name))
-            return {field.decode(): value for field, value in found.items()}
-        entries = _pairs(await cast("Awaitable[Any]", self._redis.zrange(name, 0, -1, withscores=True)))
-        return {member: score for score, member in entries}
+    async def names(self, home: int) -> AsyncIterator[list[str]]:
+        """The keys of the home's logical content (without prefix), in bounded lists; one may stand in two."""
+        prefix = keys.home_prefix(self.namespace, home)
+        names: list[str] = []
+        async for name in self._scan(prefix):
+            if is_state(name[len(prefix) :]):
+                names.append(name[len(prefix) :])
+            if len(names) >= READ_KEYS_MAX:
+                yield names
+                names = []
+        if names:
+            yield names
+
+    async def read_at_once(self, home: int, names: Sequence[str]) -> tuple[int | None, Dump]:
+        """What the keys hold, and the offset that it is true for: both of one moment."""
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.get(keys.applied(self.namespace, home))
+        for name in names:
+            command, *arguments = _read_of(name)
+            pipe.execute_command(command, keys.home_prefix(self.namespace, home) + name, *arguments)
+        applied, *answers = await self._run(pipe.execute())
+        found = {name: _content(name, answer) for name, answer in zip(names, answers, strict=True) if answer}
+        return None if applied is None else int(applied), found
+
+
+def _read_of(name: str) -> tuple[str, ...]:
+    """The Redis command (and what follows the key in it) that reads a key of this name."""
+    if is_string(name):
+        return ("GET",)
+    return ("HGETALL",) if name == "events" else ("ZRANGE", "0", "-1", "WITHSCORES")
+
+
+def _content(name: str, answer: Any) -> Any:
+    if is_string(name):
+        return answer
+    if name == "events":
+        return {field.decode(): value for field, value in answer.items()}
+    return {member: score for score, member in _pairs(answer)}

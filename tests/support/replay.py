@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from redis.asyncio import Redis
 
-from ojs_stream.agents.owner import entry_of
-from ojs_stream.core.records import HomeState
-from ojs_stream.log.reader import LogRecord
+from ojs_stream.log.reader import LogReader
+from ojs_stream.replay import verifying
+from ojs_stream.replay.folding import HomeFold, Nothing, log_after
 from ojs_stream.store.base import Dump
-from ojs_stream.store.commit import commit_of
 from ojs_stream.store.memory import MemoryStore
 from ojs_stream.store.redis import RedisStore
-from ojs_stream.store.rounds import HomeRound, fold_rounds
-from tests.support.stranger import end_offsets, read_topic
+from tests.support.stranger import end_offsets
 
 CHUNK = 37
 """Records a round: another number than any worker's, since rounds must not show in the state."""
@@ -26,23 +23,18 @@ SETTLE_S = 30.0
 
 async def fold_topic(bootstrap: str, namespace: str, last: Sequence[int]) -> list[Dump]:
     """The logical content of every home, folded from the first record to its offset in ``last``."""
-    topic = await read_topic(bootstrap, f"{namespace}.commands")
-    kept = [[record for record in topic[home] if record.offset <= last[home]] for home in sorted(topic)]
-    return [await fold_records(records, home=home, homes=len(kept)) for home, records in enumerate(kept)]
+    async with LogReader.open(bootstrap) as reader:
+        return [
+            await _fold_home(reader, f"{namespace}.commands", home, end + 1, homes=len(last))
+            for home, end in enumerate(last)
+        ]
 
 
-async def fold_records(records: Sequence[Any], *, home: int, homes: int) -> Dump:
+async def _fold_home(reader: LogReader, topic: str, home: int, stop: int, *, homes: int) -> Dump:
     store = MemoryStore("replay")
-    state, expected = HomeState(home=home), None
-    taken = [LogRecord(r.offset, r.timestamp, None, r.value or b"", ()) for r in records]
-    for start in range(0, len(taken), CHUNK):
-        entries = [entry_of(record) for record in taken[start : start + CHUNK]]
-        done = HomeRound(state, entries, homes=homes, expected=expected)
-        await fold_rounds(store, [done])
-        commit = commit_of(done.world, namespace="replay", expected=expected, applied=done.last_offset)
-        (error,) = await store.commit([commit])
-        assert error is None, f"home {home}: {error}"
-        state, expected = done.world.state(), done.last_offset
+    fold = await HomeFold.begin(store, home, homes=homes, outgoing=Nothing())
+    async for records in log_after(fold, reader, topic, stop):
+        await fold.take(records, round_max=CHUNK)
     return await store.dump(home)
 
 
@@ -68,20 +60,10 @@ async def stored_dumps(bootstrap: str, redis_url: str, namespace: str) -> list[D
 def first_difference(stored: Sequence[Dump], folded: Sequence[Dump]) -> str:
     """Where Redis and the fold of the log part; empty when they are equal."""
     for home, (have, want) in enumerate(zip(stored, folded, strict=True)):
-        for name in sorted(have.keys() | want.keys()):
-            if have.get(name) != want.get(name):
-                return (
-                    f"home {home}, {name}:\n  Redis {_part(have, want, name)}\n  fold  {_part(want, have, name)}"
-                )
+        found = verifying.first_difference(home, have, want)
+        if found is not None:
+            return f"home {home}, {found.key} {found.field}:\n  Redis {found.one}\n  fold  {found.other}"
     return ""
-
-
-def _part(one: Dump, other: Dump, name: str) -> str:
-    mine, theirs = one.get(name), other.get(name)
-    if isinstance(mine, dict) and isinstance(theirs, dict):
-        parts = {key: value for key, value in mine.items() if theirs.get(key) != value}
-        return f"{len(parts)} entries differ, such as {dict(list(parts.items())[:3])}"
-    return repr(mine)[:2000]
 
 
 async def replay_difference(bootstrap: str, redis_url: str, namespace: str) -> str:

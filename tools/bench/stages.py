@@ -55,7 +55,7 @@ def _yardstick() -> list[str]:
     return [one + other for one, other in found]
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def run(work: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine that waits for nothing, as all on a store in memory."""
     try:
         work.send(None)
@@ -98,10 +98,10 @@ class Home:
         self._now += _TICK_MS
         entry = LogEntry(offset, self._now, decoded)
         done = HomeRound(self._state, [entry], homes=1, expected=expected, known=self._known)
-        self.timed(kind, "fold", jobs, lambda: _run(fold_rounds(self._store, [done])))
+        self.timed(kind, "fold", jobs, lambda: run(fold_rounds(self._store, [done])))
         commit = self.timed(kind, "commit", jobs, lambda: self._commit_of(done))
         self.timed(kind, "pack", jobs, lambda: _packed(commit))
-        _run(self._store.commit([commit]))
+        run(self._store.commit([commit]))
         self._state, self._applied = done.world.state(), offset
         self.timed(kind, "remember", jobs, lambda: self._known.learn(done.world))
         self.timed(kind, "events", jobs, lambda: [event_record(event) for event in done.world.events])

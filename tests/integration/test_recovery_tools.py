@@ -1,0 +1,132 @@
+"""``ojs-stream replay``, ``verify`` and ``rebuild`` as an operator uses them: beside a server that is at work."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from ojs_stream.core.homes import home_of
+from tests.conftest import WorkerFactory
+from tests.support.client import Client, Load, finish_all, until
+from tests.support.servers import BrokerHandle, RedisHandle, clean_env
+
+HOMES = 4
+QUEUES = [
+    next(f"r{home}-{n}" for n in range(100) if home_of(f"r{home}-{n}", HOMES) == home) for home in range(HOMES)
+]
+REBUILT = 2
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command has said."""
+
+    code: int | None
+    out: str
+    err: str
+
+
+class Tool:
+    """The command line, in processes of its own."""
+
+    def __init__(self, kafka: BrokerHandle, namespace: str) -> None:
+        self._env = {**clean_env(), "KAFKA_BROKERS": kafka.bootstrap, "OJS_NAMESPACE": namespace}
+
+    async def __call__(self, *words: str) -> Ended:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "ojs_stream.cli",
+            *words,
+            env=self._env,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        return Ended(process.returncode, out.decode(), err.decode())
+
+
+def database(server: RedisHandle, number: int) -> str:
+    return f"{server.url.rpartition('/')[0]}/{number}" if server.url.count("/") > 2 else f"{server.url}/{number}"
+
+
+async def _enqueue_in_all_states(client: Client, url: str) -> None:
+    for queue in QUEUES:
+        await client.enqueue(url, queue, options={"scheduled_at": "+PT1H"})
+        failing = {"max_attempts": 1, "on_exhaustion": "dead_letter"}
+        job = await client.enqueue(url, queue, options={"retry": failing, "priority": 9})
+        (taken,) = await client.fetch(url, [queue], "w")
+        assert taken["id"] == job["id"]
+        failure = {"code": "bad", "message": "no"}
+        await client.must(url, "POST", "/workers/nack", {"job_id": job["id"], "error": failure})
+    steps = [{"type": "step", "args": [], "options": {"queue": queue}} for queue in QUEUES]
+    await client.must(url, "POST", "/workflows", {"type": "group", "name": "all", "jobs": steps})
+
+
+async def test_a_server_at_work_is_verified_and_one_of_its_partitions_folded_anew(
+    worker_factory: WorkerFactory, kafka: BrokerHandle, own_redis: RedisHandle, namespace: str
+) -> None:
+    tool, mine, copy = Tool(kafka, namespace), database(own_redis, 0), database(own_redis, 1)
+    worker = await worker_factory(redis_url=mine, partitions=HOMES)
+    async with Client() as client, Redis.from_url(mine) as redis:
+        await _enqueue_in_all_states(client, worker.url)
+        load = Load(client, [worker.url], QUEUES, clients=4, pause_s=0.02)
+        equal = await tool("verify", mine)
+        assert (equal.code, equal.out[:6]) == (0, "Equal,"), equal
+
+        torn = f"{{{namespace}:{REBUILT}}}:queue:{QUEUES[REBUILT]}"
+        await redis.delete(torn)
+        found = await tool("verify", mine, "--partition", str(REBUILT))
+        assert (found.code, f"key queue:{QUEUES[REBUILT]}" in found.out) == (1, True), found
+        seen: set[int] = set()
+        looking = asyncio.create_task(_look_at_others(client, worker.url, seen))
+        again = await tool("rebuild", "--partition", str(REBUILT), mine)
+        looking.cancel()
+        assert (again.code, f"Partition {REBUILT} is live again" in again.out) == (0, True), again
+        assert seen == {200}, "the other partitions go on"
+        assert (await tool("verify", mine)).code == 0
+        await load.stop()
+        assert [str(answer) for answer in load.wrong + load.unsettled] == []
+        await finish_all(client, worker.url, QUEUES)
+        assert await worker.terminate()
+        await _replay_into_a_copy(tool, mine, copy, namespace)
+        second = await worker_factory(redis_url=copy, partitions=HOMES)
+        await client.enqueue(second.url, QUEUES[0])
+
+        async def sent() -> bool:
+            async with Redis.from_url(copy) as there:
+                return not any([await there.exists(f"{{{namespace}:{home}}}:outbox") for home in range(HOMES)])
+
+        await until(sent, "nothing is left in the outboxes of the rebuilt Redis")
+
+
+async def _look_at_others(client: Client, url: str, seen: set[int]) -> None:
+    while True:
+        for home in range(HOMES):
+            if home != REBUILT:
+                seen.add((await client.ask(url, "GET", f"/queues/{QUEUES[home]}/stats")).status)
+        await asyncio.sleep(0.02)
+
+
+async def _replay_into_a_copy(tool: Tool, mine: str, copy: str, namespace: str) -> None:
+    one = await tool("replay", "--into", copy, "--partition", "1")
+    assert (one.code, one.out[:20]) == (0, "Rebuilt partition 1:"), one
+    refused = await tool("replay", "--into", copy)
+    assert (refused.code, "empty Redis only" in refused.err.replace("\n", " ")) == (2, True), refused
+    async with Redis.from_url(copy) as redis:
+        await redis.flushdb()
+    every = await tool("replay", "--into", copy)
+    assert (every.code, every.out[:21]) == (0, "Rebuilt 4 partitions:"), every
+    assert (await tool("verify", mine, copy)).code == 0
+    async with Redis.from_url(copy) as redis:
+        before = int(await redis.get(f"{{{namespace}:3}}:applied"))
+        await redis.set(f"{{{namespace}:3}}:applied", before - 1)
+    apart = await tool("verify", copy, "--partition", "3")
+    assert apart.code == 1, apart
+    async with Redis.from_url(copy) as redis:
+        await redis.set(f"{{{namespace}:3}}:applied", before)
+    elsewhere = await tool("verify", mine, "--partition", "4")
+    assert (elsewhere.code, "partitions 0 to 3" in elsewhere.err.replace("\n", " ")) == (2, True), elsewhere
