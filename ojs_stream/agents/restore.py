@@ -18,8 +18,8 @@ from ojs_stream.store.snapshot import Part, Unpacking, claim_of, load_parts
 
 log = structlog.get_logger(__name__)
 
-CANDIDATES_MAX = 8
-"""So many snapshots are tried: two are kept, more are there until compaction has run."""
+CANDIDATES_MAX = 4
+"""So many snapshots are tried: two are kept, a third is there until the next one is made."""
 CLAIM_BYTES = 6
 
 

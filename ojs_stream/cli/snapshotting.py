@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -22,10 +23,11 @@ from ojs_stream.log.producer import LogProducer
 from ojs_stream.log.reader import LogReader
 from ojs_stream.log.snapshots import Manifest
 from ojs_stream.log.topics import Topics, declare, delete_before, homes_of
-from ojs_stream.replay.folding import fast_folding
+from ojs_stream.replay.folding import HomeFold, Tell, fast_folding, tell_nobody
 from ojs_stream.replay.snapshotting import Snapshots, Stamps
 from ojs_stream.store.connections import open_redis
 from ojs_stream.store.unsent import Unsent, unsent_of
+from ojs_stream.telemetry import configure_logs
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -39,6 +41,7 @@ MIB = 1024 * 1024
 def run(place: Place, partition: int | None, *, trim: bool) -> int:
     """The exit code."""
     os.nice(NICENESS)
+    configure_logs(level=logging.WARNING)
     console = Console(stderr=True)
     try:
         with fast_folding():
@@ -111,20 +114,25 @@ class _Tool:
 
     async def make(self, home: int, progress: Progress) -> str:
         """Make a snapshot; what there is to say."""
-        began = perf_counter()
+        began, folded = perf_counter(), 0
         unsent = await self._unsent(home)
         bar = Bar(progress, f"partition {home}", {home: 1 if unsent is None else unsent.applied + 1})
-        maker = self._maker(bar)
-        made = await maker.make(home, unsent, self._stamps())
+
+        def tell(fold: HomeFold) -> None:
+            nonlocal folded
+            folded = fold.commands
+            bar.folded(fold)
+
+        made = await self._maker(tell).make(home, unsent, self._stamps())
         if made is None:
             return f"Partition {home}: nothing new since its last snapshot."
-        return _figures(made, bar, perf_counter() - began)
+        return _figures(made, folded, perf_counter() - began)
 
     async def trim(self, home: int) -> str:
         """Delete what nobody needs; what there is to say."""
         unsent = await self._unsent(home)
         log_id = "" if unsent is None else unsent.log_id
-        offset = await self._maker(None).superfluous_before(home, log_id)
+        offset = await self._maker().superfluous_before(home, log_id)
         if offset is None:
             return f"Partition {home}: nothing was trimmed, two whole snapshots are needed for it."
         topic = self.topics.commands
@@ -136,15 +144,14 @@ class _Tool:
             f"Partition {home}: trimmed, the log begins at offset {offset} now ({offset - begin:,} records less)."
         )
 
-    def _maker(self, bar: Bar | None) -> Snapshots:
-        given = {} if bar is None else {"tell": bar.folded}
+    def _maker(self, tell: Tell = tell_nobody) -> Snapshots:
         return Snapshots(
             reader=self.reader,
             sender=self.producer,
             topics=self.topics,
             namespace=self.place.namespace,
             homes=self.homes,
-            **given,
+            tell=tell,
         )
 
     async def _unsent(self, home: int) -> Unsent | None:
@@ -155,8 +162,8 @@ class _Tool:
         return Stamps(token=stamp.new_token(4), now_ms=stamp.now_ms(), code=ojs_stream.__version__)
 
 
-def _figures(made: Manifest, bar: Bar, seconds: float) -> str:
+def _figures(made: Manifest, folded: int, seconds: float) -> str:
     return (
         f"Partition {made.home}: snapshot of offset {made.offset}, {made.keys:,} keys, "
-        f"{made.bytes / MIB:.1f} MiB in {made.chunks} chunks, {seconds:.1f} s ({bar.figures()})."
+        f"{made.bytes / MIB:.1f} MiB in {made.chunks} chunks, {folded:,} commands folded, {seconds:.1f} s."
     )

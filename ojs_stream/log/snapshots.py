@@ -28,9 +28,9 @@ SEND_TIMEOUT_S = 30.0
 TOMBSTONES_MAX = 1_000
 """Tombstones sent at once."""
 LOOK_FIRST_RECORDS = 1
-LOOK_RECORDS_MAX = 64
+LOOK_RECORDS_MAX = 512
 LOOK_GROWTH = 8
-"""The last record is a manifest, as a rule; the windows of a look backwards grow up to 64 chunks."""
+"""The last record is a manifest, as a rule; the windows of a look backwards grow up to so many."""
 CHECKSUM_HEADER = "ojs-checksum"
 _MANIFEST = b"manifest"
 _encoder = msgspec.json.Encoder()

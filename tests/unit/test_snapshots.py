@@ -23,8 +23,7 @@ from ojs_stream.log.snapshots import (
     refuse_other_log,
     superseded,
 )
-from tests.support.builders import run
-from tests.support.memory_topics import MemoryTopics
+from tests.support.memory_topics import MemoryTopics, run
 
 TOPIC = "t.snapshots"
 HOME = 3
