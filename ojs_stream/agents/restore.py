@@ -27,6 +27,10 @@ Progress = Callable[[int, int, str], None]
 """(chunks done, chunks in all, what is being done)"""
 
 
+def _unseen(_done: int, _total: int, _what: str) -> None:
+    """Nobody looks on."""
+
+
 class LogSpan(Struct, frozen=True, kw_only=True):
     """What there is of the log of a home."""
 
@@ -47,27 +51,35 @@ class Restore(Struct, frozen=True, kw_only=True):
     namespace: str
     topic: str
 
-    async def home(self, reader: Reader, span: LogSpan, *, expected: int | None, progress: Progress) -> bool:
+    async def home(
+        self, reader: Reader, span: LogSpan, *, expected: int | None = None, progress: Progress = _unseen
+    ) -> bool:
         """Load the newest snapshot that is whole and after which the log goes on; whether there was one.
 
         Nothing of the store is touched before a snapshot has proved to be whole.
         """
+        found = await self.newest_whole(reader, span, progress)
+        if found is None:
+            return False
+        await self._load(reader, found, expected, progress)
+        log.info("a snapshot was loaded", home=span.home, offset=found.manifest.offset, keys=found.manifest.keys)
+        return True
+
+    async def newest_whole(self, reader: Reader, span: LogSpan, progress: Progress = _unseen) -> Found | None:
+        """The newest snapshot that is whole and after which the log goes on."""
         for found in await self._candidates(reader, span):
-            manifest = found.manifest
             try:
                 await self._prove(reader, found, progress)
             except SnapshotDamagedError as error:
                 log.warning(
                     "a snapshot is damaged, the one before it is tried",
                     home=span.home,
-                    offset=manifest.offset,
+                    offset=found.manifest.offset,
                     reason=str(error),
                 )
-                continue
-            await self._load(reader, found, expected, progress)
-            log.info("a snapshot was loaded", home=span.home, offset=manifest.offset, keys=manifest.keys)
-            return True
-        return False
+            else:
+                return found
+        return None
 
     async def _candidates(self, reader: Reader, span: LogSpan) -> list[Found]:
         found = await snapshots.newest(reader, self.topic, span.home, limit=CANDIDATES_MAX)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from ojs_stream.replay.verifying import Difference, compare_stores, verify_home
 from ojs_stream.settings import Settings
 from ojs_stream.store.connections import open_redis
 from ojs_stream.store.redis import RedisStore
+from ojs_stream.telemetry import configure_logs
 
 DIFFERENT, FAILED = 1, 2
 """Exit codes: what was compared is not equal; it could not be done."""
@@ -48,6 +50,7 @@ class Place:
 
 def run(place: Place, work: Callable[[Tool], Awaitable[int]]) -> int:
     """The exit code of ``work``; what went wrong is one red sentence."""
+    configure_logs(level=logging.WARNING)
     console = Console(stderr=True)
     try:
         with fast_folding():
@@ -135,7 +138,7 @@ class Tool:
 
             async def look(home: int) -> Difference | None:
                 return await verify_home(
-                    self._reader, self._store, self._topics.commands, home, homes=self._homes, tell=bar.folded
+                    self._reader, self._store, self._topics, home, homes=self._homes, tell=bar.folded
                 )
 
             found = await _first(look, chosen)
@@ -163,7 +166,9 @@ class Tool:
         """Let the owner fold a partition anew."""
         chosen = self._chosen(partition)
         with self._bar("rebuild", await self._ends(chosen)) as bar:
-            applied = await rebuild(self._reader, self._store, self._topics.commands, partition, tell=bar.reached)
+            applied = await rebuild(
+                self._reader, self._store, self._topics, partition, homes=self._homes, tell=bar.reached
+            )
         self._say(f"Partition {partition} is live again, offset {applied} is applied: {bar.figures()}.")
         return 0
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from ojs_stream.agents.restore import CANDIDATES_MAX, LogSpan, Restore, nothing_fits, parts_in
+from ojs_stream.agents.restore import CANDIDATES_MAX, LogSpan, parts_in
 from ojs_stream.core.world import World
 from ojs_stream.errors import LogRefusedError, SnapshotDamagedError, UnavailableError
 from ojs_stream.log import snapshots
 from ojs_stream.log.snapshots import Found, Manifest, Origin, Sender
+from ojs_stream.replay.basing import base
 from ojs_stream.replay.folding import HomeFold, Tell, fold_log, tell_nobody
 from ojs_stream.store.base import Dump
 from ojs_stream.store.commit import Trim
@@ -106,10 +107,7 @@ class Snapshots(Struct, frozen=True, kw_only=True):
         return [each for each in found if each.manifest.log_id == log_id][: snapshots.KEPT]
 
     async def _folded(self, store: MemoryStore, span: LogSpan, unsent: Unsent) -> HomeFold:
-        restore = Restore(store=store, namespace=self.namespace, topic=self.topics.snapshots)
-        based = await restore.home(self.reader, span, expected=None, progress=_unseen)
-        if not based and span.begin > 0:
-            raise nothing_fits(span, None)
+        await base(self.reader, store, self.topics, span)
         fold = await HomeFold.begin(store, span.home, homes=self.homes, outgoing=StillUnsent(unsent))
         await fold_log(fold, self.reader, span.topic, span.end, tell=self.tell)
         if fold.state.log_id != unsent.log_id:
@@ -168,7 +166,3 @@ async def _content(store: MemoryStore, home: int, unsent: Unsent) -> Dump:
     content["acked"] = _encoder.encode(unsent.acked)
     outbox = StillUnsent(unsent).left(await store.outbox(home))
     return {**content, "outbox": outbox} if outbox else content
-
-
-def _unseen(_done: int, _total: int, _what: str) -> None:
-    """The load of the last snapshot is short."""
