@@ -1,19 +1,24 @@
-"""Is what was promised true? From topics, store and client histories alone; no code of the fold is used here."""
+"""Is what was promised true? From topics, store and client histories alone; no code of the fold is used here.
+
+Nor any other code of the product: ``test_auditor.py`` sees to it, and that broken products are found out.
+"""
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-from tests.simulation.clients import ARGS, Asked, History
-from tests.simulation.flows import Oracle
-from tests.support.recount import jobs, recount_all
+from msgspec.json import decode as decode_json
 
-Event = dict[str, Any]
-Topics = dict[tuple[str, int], list[Any]]
+from tests.simulation.audit_bulk import bulk_kept
+from tests.simulation.audit_cron import crons_kept, overlaps
+from tests.simulation.audit_limits import limits_kept
+from tests.simulation.audit_order import OrderAudit
+from tests.simulation.evidence import Event, Evidence, Topics
+from tests.simulation.history import ARGS, Asked, History
+from tests.simulation.oracle import Oracle
+from tests.support.recount import recount_all
 
 STEPS: dict[str, dict[str, str]] = {
     "": {"job.enqueued": "available", "job.scheduled": "scheduled", "job.pending": "pending"},
@@ -29,9 +34,11 @@ STEPS: dict[str, dict[str, str]] = {
     "failing": {"job.retrying": "retryable", "job.discarded": "discarded"},
     "retryable": {"job.enqueued": "available", "job.cancelled": "cancelled", "job.expired": "discarded"},
     "discarded": {"job.enqueued": "available"},
+    "cancelled": {"job.enqueued": "available"},
     "completed": {},
-    "cancelled": {},
 }
+LIMITED = {"job.scheduled": "scheduled", "job.discarded": "discarded"}
+"""What a job under a limit may do instead of waiting while it is available."""
 RUNNABLE = ("available", "active", "scheduled", "retryable")
 
 
@@ -39,14 +46,15 @@ class Audit:
     """All checks of one run; ``problems`` are sentences."""
 
     def __init__(self, topics: Topics, dumps: list[dict[str, Any]], history: History) -> None:
-        self.problems: list[str] = []
-        self._topics = topics
+        self.evidence = Evidence(topics, dumps, history)
+        self.problems = self.evidence.problems
         self._dumps = dumps
         self._history = history.lines
         self._drawn = history.workflows
-        self._homes = [json.loads(dump["home"]) for dump in dumps]
-        self._stored = {job_id: record for dump in dumps for job_id, record in jobs(dump).items()}
-        self._events: list[list[Event]] = [self._events_of(home) for home in range(len(dumps))]
+        self._homes = self.evidence.homes
+        self._stored = self.evidence.stored
+        self._events = self.evidence.events
+        self._deleted = self.evidence.deleted
 
     def run(self) -> list[str]:
         """Check everything."""
@@ -56,59 +64,42 @@ class Audit:
         self._chains()
         self._claims()
         self._tagged()
+        self._changed_many()
+        self._counted()
         self._enqueues()
         self._revivals()
         self._workflows()
+        self.problems += OrderAudit(self.evidence).run()
+        self.problems += crons_kept(self.evidence)
+        self.problems += bulk_kept(self.evidence)
         self._bytes()
         self._nothing_is_left()
         return self.problems
 
-    def _records(self, topic: str, home: int) -> list[Any]:
-        return self._topics.get((f"sim.{topic}", home), [])
+    def timely(self) -> list[str]:
+        """What only times can tell: the clock of the log must never have been set."""
+        return self._uniques() + limits_kept(self.evidence) + overlaps(self.evidence)
 
     # -- positions ----------------------------------------------------------------------------------------
-
-    def _positions(self, topic: str, home: int) -> dict[int, bytes]:
-        found: dict[int, bytes] = {}
-        for record in self._records(topic, home):
-            number = int(dict(record.headers)["ojs-position"])
-            if found.setdefault(number, record.value) != record.value:
-                self.problems.append(f"{topic}[{home}] has two different records at position {number}")
-        return found
-
-    def _events_of(self, home: int) -> list[Event]:
-        found = self._positions("events", home)
-        last = self._homes[home].get("events", 0)
-        missing = sorted(set(range(1, last + 1)) - found.keys())
-        if missing:
-            self.problems.append(f"events[{home}] lacks positions {missing[:10]} of {last}")
-        if max(found, default=0) > last:
-            self.problems.append(f"events[{home}] has position {max(found)}, the home has made only {last}")
-        events = [json.loads(found[number]) for number in sorted(found)]
-        ids = Counter(event["id"] for event in events)
-        self.problems += [f"event id {one} is used at {n} positions" for one, n in ids.items() if n > 1]
-        return events
 
     def _outboxes(self) -> None:
         for home, state in enumerate(self._homes):
             numbers: Counter[int] = Counter()
             for topic in ("retry", "dead", "commands.dead"):
-                numbers.update(self._positions(topic, home).keys())
+                numbers.update(self.evidence.positions(topic, home).keys())
             want = set(range(1, state.get("effects", 0) + 1))
             if set(numbers) != want or any(n > 1 for n in numbers.values()):
                 self.problems.append(f"home {home} made {len(want)} effects, the topics have {sorted(numbers)}")
-            if self._records("commands.dead", home):
-                self.problems.append(
-                    f"home {home} put a command aside: {self._records('commands.dead', home)[0].value!r}"
-                )
+            if buried := self.evidence.positions("commands.dead", home):
+                self.problems.append(f"home {home} put a command aside: {list(buried.values())[0]!r}")
 
     # -- messages -----------------------------------------------------------------------------------------
 
     def _messages(self) -> None:
         for home, state in enumerate(self._homes):
             seen: dict[str, dict[int, str]] = defaultdict(dict)
-            for record in self._records("commands", home):
-                for command in json.loads(record.value)["commands"]:
+            for record in self.evidence.records("commands", home):
+                for command in decode_json(record.value)["commands"]:
                     if command.get("source"):
                         self._message(home, seen[command["source"]], command)
             marks = {source: max(numbers) for source, numbers in seen.items()}
@@ -120,8 +111,9 @@ class Audit:
                     self.problems.append(f"home {source} sent {sent} messages to {home}, it has {marks}")
 
     def _message(self, home: int, seen: dict[int, str], command: dict[str, Any]) -> None:
-        number, text = command["number"], json.dumps(command, sort_keys=True)
-        if number not in seen and number != max(seen, default=0) + 1:
+        number, bulk = command["number"], command["source"].startswith("bulk:")
+        text = str(sorted((name, value) for name, value in command.items() if name != "submit" or not bulk))
+        if number not in seen and not bulk and number != max(seen, default=0) + 1:
             self.problems.append(
                 f"home {home} got message {number} of {command['source']} after {max(seen, default=0)}"
             )
@@ -129,9 +121,6 @@ class Audit:
             self.problems.append(f"home {home} got two different messages {number} of {command['source']}")
 
     # -- jobs ---------------------------------------------------------------------------------------------
-
-    def _job_events(self) -> Iterable[Event]:
-        return (event for events in self._events for event in events if event["type"].startswith("job."))
 
     def _chains(self) -> None:
         ends: dict[str, set[str]] = defaultdict(set)
@@ -145,19 +134,23 @@ class Audit:
         for job_id, record in self._stored.items():
             if record["job"]["state"] not in ends[job_id]:
                 self.problems.append(f"job {job_id} is {record['job']['state']}, its events end at {ends[job_id]}")
-        for job_id in ends.keys() - self._stored.keys():
+        for job_id in ends.keys() - self._stored.keys() - self._deleted.maybe:
             self.problems.append(f"job {job_id} has events and no record")
+        for job_id in self._deleted.surely & self._stored.keys():
+            self.problems.append(f"job {job_id} was deleted and is there")
 
     def _walk(self, home: int, job_id: str, chain: list[Event]) -> str:
         state, attempt = "", 0
         for event in chain:
             following = STEPS[state].get(event["type"])
+            if following is None and state == "available" and self._is_limited(job_id):
+                following = LIMITED.get(event["type"])
             if following is None:
                 self.problems.append(
                     f"home {home}: job {job_id} was {state or 'unknown'} and then {event['type']}"
                 )
                 return state
-            if state == "discarded":
+            if state in ("discarded", "cancelled"):
                 attempt = 0
             if following == "active":
                 attempt += 1
@@ -168,11 +161,15 @@ class Audit:
             state = following
         return state
 
+    def _is_limited(self, job_id: str) -> bool:
+        record = self._stored.get(job_id)
+        return job_id in self._deleted.maybe if record is None else bool(record["ctl"].get("limit"))
+
     # -- requests -----------------------------------------------------------------------------------------
 
     def _claims(self) -> None:
         started: dict[str, list[str]] = defaultdict(list)
-        for event in self._job_events():
+        for event in self.evidence.job_events():
             if event["type"] == "job.started":
                 started[event["data"].get("worker_id", "")].append(event["subject"])
         for line in self._history:
@@ -186,7 +183,7 @@ class Audit:
 
     def _tagged(self) -> None:
         counts: Counter[tuple[str, Any]] = Counter()
-        for event in self._job_events():
+        for event in self.evidence.job_events():
             data = event["data"]
             if event["type"] == "job.completed":
                 counts["ack", data.get("result")] += 1
@@ -211,6 +208,69 @@ class Audit:
                 f"{line.kind} {line.tag} {line.fields} was {line.answer}, it happened {found} times"
             )
 
+    def _changed_many(self) -> None:
+        """A bulk change that was told happened to the jobs that it named, once each; another to none or some."""
+        ended: dict[str, Counter[str]] = defaultdict(Counter)
+        for event in self.evidence.job_events():
+            if event["type"] == "job.cancelled":
+                ended[event["data"].get("reason", "")][event["subject"]] += 1
+        for line in self.evidence.asked("bulk"):
+            found = ended[line.tag]
+            done = line.data.get("done", []) if line.fields["action"] == "cancel" else []
+            if line.answer == "unknown" and line.fields["action"] == "cancel":
+                done = [job_id for job_id in line.fields["ids"] if found[job_id]]
+            if found != Counter(done):
+                self.problems.append(f"bulk {line.tag} was {line.answer}, told {done} and ended {dict(found)}")
+
+    def _counted(self) -> None:
+        """What carries no mark of its request is counted: not less than was told, not more than was asked."""
+        happened = self._happened()
+        told: dict[str, Counter[str]] = defaultdict(Counter)
+        open_: dict[str, Counter[str]] = defaultdict(Counter)
+        for line in self.evidence.asked("activate", "reprioritize", "retry_job", "give_back", "bulk"):
+            kind = "retry_job" if line.kind == "bulk" else line.kind
+            if line.kind == "bulk" and line.fields["action"] != "retry":
+                continue
+            ids = line.fields.get("ids") or [line.fields["job_id"]]
+            if line.answer == "ok":
+                told[kind].update(line.data["done"] if line.kind == "bulk" else self._sure(line))
+                open_[kind].update(ids if line.kind == "give_back" else [])
+            elif line.answer == "unknown":
+                open_[kind].update(ids)
+        for kind, found in happened.items():
+            for job_id in found.keys() | told[kind].keys():
+                low, high = told[kind][job_id], told[kind][job_id] + open_[kind][job_id]
+                if not low <= found[job_id] <= high:
+                    self.problems.append(
+                        f"{kind} of job {job_id} happened {found[job_id]} times, not {low} to {high}"
+                    )
+
+    @staticmethod
+    def _sure(line: Asked) -> list[str]:
+        """The job that a told request has surely changed: some change nothing when there is nothing to change."""
+        changed = line.kind in ("activate", "retry_job")
+        if line.kind == "reprioritize":
+            changed = line.data["previous_priority"] != line.jobs[0]["priority"]
+        return [line.fields["job_id"]] if changed else []
+
+    def _happened(self) -> dict[str, Counter[str]]:
+        found: dict[str, Counter[str]] = {
+            kind: Counter() for kind in ("activate", "reprioritize", "retry_job", "give_back")
+        }
+        pending: set[str] = set()
+        for events in self._events:
+            for event in events:
+                job_id, reason = event["subject"], event["data"].get("reason")
+                if event["type"] == "priority.changed":
+                    found["reprioritize"][job_id] += 1
+                elif event["type"] == "job.enqueued" and reason in ("retried", "given_back"):
+                    found["retry_job" if reason == "retried" else "give_back"][job_id] += 1
+                elif event["type"] == "job.enqueued" and job_id in pending:
+                    found["activate"][job_id] += 1
+                if event["type"].startswith("job."):
+                    (pending.add if event["type"] == "job.pending" else pending.discard)(job_id)
+        return found
+
     def _enqueues(self) -> None:
         answers: dict[str, list[Asked]] = defaultdict(list)
         for line in self._history:
@@ -220,12 +280,15 @@ class Audit:
         for job_id, lines in answers.items():
             self._enqueued(job_id, [line.answer for line in lines])
         for line in self._history:
-            if line.kind == "enqueue" and len({job_id in self._stored for job_id in line.fields["ids"]}) > 1:
+            if line.kind != "enqueue":
+                continue
+            ids = set(line.fields["ids"]) - self._deleted.maybe
+            if len({job_id in self._stored for job_id in ids}) > 1:
                 self.problems.append(f"enqueue {line.fields['ids']} was stored in part")
 
     def _enqueued(self, job_id: str, answers: list[str]) -> None:
         exists = job_id in self._stored
-        if "ok" in answers and not exists:
+        if "ok" in answers and not exists and job_id not in self._deleted.maybe:
             self.problems.append(f"job {job_id} was accepted and is nowhere")
         if answers.count("ok") > 1:
             self.problems.append(f"job {job_id} was accepted twice")
@@ -233,17 +296,22 @@ class Audit:
             self.problems.append(f"job {job_id} exists, the answers were {answers}")
 
     def _revivals(self) -> None:
-        asked: dict[str, Counter[str]] = defaultdict(Counter)
-        for line in self._history:
-            if line.kind == "retry_dead":
-                asked[line.fields["job_id"]][line.answer] += 1
+        """A job that had ended begins anew as often as it was asked for."""
+        sure: Counter[str] = Counter()
+        open_: Counter[str] = Counter()
+        for line in self.evidence.asked("retry_dead", "retry_job"):
+            again = line.data.get("previous_state") != "retryable"
+            sure[line.fields["job_id"]] += line.answer == "ok" and again
+            open_[line.fields["job_id"]] += line.answer == "unknown"
+        for line in self.evidence.asked("bulk"):
+            if line.fields["action"] == "retry" and line.answer in ("ok", "unknown"):
+                open_.update(line.data.get("done", line.fields["ids"]))
         for job_id, record in self._stored.items():
-            found = record["ctl"].get("replays", 0)
-            low = asked[job_id]["ok"]
-            if not low <= found <= low + asked[job_id]["unknown"]:
-                self.problems.append(f"job {job_id} was revived {found} times, the answers were {asked[job_id]}")
+            found, low = record["ctl"].get("replays", 0), sure[job_id]
+            if not low <= found <= low + open_[job_id]:
+                self.problems.append(f"job {job_id} began anew {found} times, not {low} to {low + open_[job_id]}")
 
-    def uniques(self) -> list[str]:
+    def _uniques(self) -> list[str]:
         """No unique job is stored while another one of its fingerprint is in its states.
 
         By the times of the events: the clock of the log must never have been set. A job that is replaced may see
@@ -252,7 +320,9 @@ class Audit:
         """
         lives: dict[str, tuple[str, str]] = {}
         replaced: set[str] = set()
-        for event in sorted(self._job_events(), key=lambda event: event["time"]):
+        for event in self.evidence.in_time():
+            if not event["type"].startswith("job."):
+                continue
             job_id = event["subject"]
             begun, _ = lives.get(job_id, (event["time"], ""))
             lives[job_id] = begun, event["time"]
@@ -280,7 +350,7 @@ class Audit:
         oracle = Oracle(self._events)
         oracle.twice()
         stored = {
-            name[9:]: json.loads(data)["state"]
+            name[9:]: decode_json(data)["state"]
             for dump in self._dumps
             for name, data in dump.items()
             if name.startswith("workflow:")
@@ -300,7 +370,7 @@ class Audit:
     def _lost_jobs(self, workflow_id: str) -> list[str]:
         """Jobs at the home of a cancelled workflow whose steps were not over."""
         found = [
-            json.loads(data)
+            decode_json(data)
             for dump in self._dumps
             for name, data in dump.items()
             if name.startswith(f"step:{workflow_id}:")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -15,61 +13,47 @@ from ojs_stream.core.commands import (
     Ack,
     Activate,
     Beat,
+    Bulk,
     Cancel,
     CancelWorkflow,
     Claim,
+    DeleteCron,
+    DeleteDead,
     Enqueue,
     Extend,
     GiveBack,
     Nack,
     NewJob,
     Pause,
+    PutCron,
+    Reprioritize,
     Resume,
     RetryDead,
+    RetryJob,
     StartWorkflow,
+    SwitchCron,
+    TriggerCron,
 )
+from ojs_stream import stamp
 from ojs_stream.core.homes import home_in_id, home_of
+from ojs_stream.core.limits import limit_home
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import Retention, UniqueRule
+from ojs_stream.core.records import LimitRule, Retention, UniqueRule, Window
 from ojs_stream.core.retry import RetryPolicy
 from ojs_stream.core.unique import DEFAULT_STATES, deciding_home
 from ojs_stream.errors import UnavailableError
+from ojs_stream.log.producer import Record
+from ojs_stream.timers.instants import Schedule, next_instant
 from tests.simulation.cluster import Cluster
-from tests.simulation.flows import Drawn, draw
+from tests.simulation.flows import draw
+from tests.simulation.history import ARGS, Asked, Bound, History
+from tests.simulation.network import NAMESPACE
 
 QUEUES = ("alpha", "beta", "gamma", "delta")
 DAY = 86_400_000
-ARGS = b'[18446744073709551616,"\xc3\xa9"]'
-
-
-@dataclass
-class Asked:
-    """One line of a client's history. ``answer``: ok, refused, unknown, or not_written."""
-
-    kind: str
-    tag: str
-    at: float
-    fields: dict[str, Any] = field(default_factory=dict)
-    answer: str = "unknown"
-    code: str = ""
-    jobs: list[Any] = field(default_factory=list)
-
-
-class History:
-    """What all clients together know."""
-
-    def __init__(self) -> None:
-        self.lines: list[Asked] = []
-        self.home: dict[str, int] = {}
-        """job id -> the home where its queue was at first"""
-        self.workflows: dict[str, Drawn] = {}
-        """What was asked for, by id; its home is in the id."""
-        self.tags = itertools.count(1)
-        self.ids = itertools.count(1)
-
-    def tag(self) -> str:
-        """A word that marks one request."""
-        return f"t{next(self.tags)}"
+LIMITS = {"thin": Bound(1, 0, 0), "wide": Bound(3, 0, 0), "slow": Bound(0, 3, 1_000)}
+CRONS = ("tick", "tock")
+CRON_WEIGHT = 3
 
 
 class Client:
@@ -95,6 +79,13 @@ class Client:
             (self.pause, 1),
             (self.start_workflow, 6),
             (self.cancel_workflow, 1),
+            (self.reprioritize, 2),
+            (self.retry_job, 2),
+            (self.change_many, 2),
+            (self.delete_dead, 1),
+            (self.produce_to_bulk, 3),
+            *((act, CRON_WEIGHT) for act in (self.put_cron, self.trigger_cron) if self._history.crons),
+            *((act, 1) for act in (self.switch_cron, self.delete_cron) if self._history.crons),
         ]
         acts = [act for act, weight in weighted for _ in range(weight)]
         for _ in range(requests):
@@ -112,13 +103,14 @@ class Client:
         try:
             outcome: Outcome = await self._rng.choice(self._cluster.alive).call(home, command)
         except UnavailableError as error:
-            line.answer = "unknown" if error.unknown else "not_written"
+            line.answer, line.code = "unknown" if error.unknown else "not_written", str(error)
         except ConnectionError:
             pass
         else:
             line.answer = "refused" if outcome.refused else "ok"
             line.code = outcome.code
             line.jobs = [json.loads(bytes(each)) for each in outcome.jobs]
+            line.data = outcome.data
         return line
 
     # -- requests -----------------------------------------------------------------------------------------
@@ -151,13 +143,34 @@ class Client:
                 on_exhaustion="dead_letter" if rng.random() < 0.7 else "discard",
             ),
             retention=Retention(*[100 * DAY] * 4),
-            timeout_ms=rng.choice((4_000, 20_000)),
-            visibility_timeout_ms=rng.choice((2_000, 8_000)),
+            timeout_ms=rng.choice((3_000, 10_000)),
+            visibility_timeout_ms=rng.choice((1_500, 5_000)),
             client_id=by_client,
             pending=rng.random() < 0.05,
             delay_ms=rng.choice((0, 0, 0, 0, 300, 3_000)),
             expires_in_ms=rng.choice((0, 0, 0, 0, 0, 0, 2_000)),
+            limit=self._limit(),
         )
+
+    def _limit(self) -> LimitRule | None:
+        """One of a few limits, for some jobs."""
+        rng = self._rng
+        if rng.random() < 0.85:
+            return None
+        key = rng.choice(list(LIMITS))
+        bound = self._history.limits[key] = LIMITS[key]
+        return LimitRule(
+            key=key,
+            home=limit_home(key, self._cluster.homes),
+            concurrency=bound.concurrency or None,
+            rate=Window(bound.starts, bound.period_ms) if bound.starts else None,
+            on_limit=rng.choice(("wait", "wait", "wait", "reschedule", "drop")),
+        )
+
+    def _home(self, job_id: str) -> int:
+        """Where its queue was at first."""
+        known = self._history.home.get(job_id)
+        return home_in_id(job_id) if known is None else known
 
     def _unique(self, *, alone: bool) -> UniqueRule | None:
         """A rule for one of a few fingerprints, for some jobs. In a batch it rejects: all or none."""
@@ -180,10 +193,11 @@ class Client:
         home = deciding_home(jobs, self._cluster.homes)
         command = Enqueue(v=1, actor="sim", jobs=jobs, batch=count > 1)
         ids = [job.id for job in jobs]
-        lines = [await self.ask("enqueue", home, command, ids=ids)]
+        rules = [[job.unique.key, job.unique.on_conflict] for job in jobs if job.unique is not None]
+        lines = [await self.ask("enqueue", home, command, ids=ids, unique=rules)]
         if lines[0].answer in ("unknown", "not_written") and chosen and self._rng.random() < 0.7:
             # With ids of its own a client may simply ask again.
-            lines.append(await self.ask("enqueue", home, command, ids=ids))
+            lines.append(await self.ask("enqueue", home, command, ids=ids, unique=rules))
         for line in lines:
             if line.jobs == [None]:
                 # Another job is there already, or takes the contents of this one.
@@ -213,7 +227,7 @@ class Client:
     async def _ack(self, job_id: str, worker_id: str) -> None:
         tag = self._history.tag()
         command = Ack(v=1, actor="sim", job_id=job_id, worker_id=worker_id, result=Raw(f'"{tag}"'.encode()))
-        line = await self.ask("ack", self._history.home[job_id], command, tag=tag, job_id=job_id)
+        line = await self.ask("ack", self._home(job_id), command, tag=tag, job_id=job_id)
         if line.answer in ("unknown", "not_written"):
             self._held.append((job_id, worker_id))
 
@@ -232,16 +246,16 @@ class Client:
             requeue=self._rng.random() < 0.1,
         )
         fields = {"job_id": job_id, "requeue": command.requeue, "code": code}
-        await self.ask("nack", self._history.home[job_id], command, tag=tag, **fields)
+        await self.ask("nack", self._home(job_id), command, tag=tag, **fields)
 
     async def _keep(self, job_id: str, worker_id: str) -> None:
         command = Extend(v=1, actor="sim", worker_id=worker_id, job_ids=(job_id,))
-        await self.ask("extend", self._history.home[job_id], command)
+        await self.ask("extend", self._home(job_id), command)
         self._held.append((job_id, worker_id))
 
     async def _back(self, job_id: str, worker_id: str) -> None:
         command = GiveBack(v=1, actor="sim", worker_id=worker_id, job_ids=(job_id,))
-        await self.ask("give_back", self._history.home[job_id], command)
+        await self.ask("give_back", self._home(job_id), command, job_id=job_id)
 
     async def cancel(self) -> None:
         """Any job."""
@@ -249,7 +263,7 @@ class Client:
             job_id = self._rng.choice(list(self._history.home))
             tag = self._history.tag()
             command = Cancel(v=1, actor="sim", job_id=job_id, reason=tag)
-            await self.ask("cancel", self._history.home[job_id], command, tag=tag, job_id=job_id)
+            await self.ask("cancel", self._home(job_id), command, tag=tag, job_id=job_id)
 
     async def retry_dead(self) -> None:
         """Any job; sometimes it is a dead letter indeed. Sometimes into a queue of another home."""
@@ -258,7 +272,7 @@ class Client:
             job_id = self._rng.choice(dead)
             queue = self._rng.choice(("", "", *QUEUES))
             command = RetryDead(v=1, actor="sim", job_id=job_id, queue=queue)
-            await self.ask("retry_dead", self._history.home[job_id], command, job_id=job_id)
+            await self.ask("retry_dead", self._home(job_id), command, job_id=job_id)
 
     async def start_workflow(self) -> None:
         """Any kind, over several queues. Its jobs have the server's ids; a pending one would never end."""
@@ -290,7 +304,7 @@ class Client:
         if self._history.home:
             job_id = self._rng.choice(list(self._history.home))
             command = Activate(v=1, actor="sim", job_id=job_id)
-            await self.ask("activate", self._history.home[job_id], command, job_id=job_id)
+            await self.ask("activate", self._home(job_id), command, job_id=job_id)
 
     async def beat(self) -> None:
         """A worker says that it lives, and soon nothing more: its leases go back."""
@@ -307,18 +321,136 @@ class Client:
         await asyncio.sleep(self._rng.random())
         await self.ask("resume", home, Resume(v=1, actor="sim", queue=queue))
 
+    # -- operators ----------------------------------------------------------------------------------------
+
+    def _any_job(self) -> str:
+        return self._rng.choice(list(self._history.home))
+
+    async def reprioritize(self) -> None:
+        """Any job; it may wait."""
+        if self._history.home:
+            job_id = self._any_job()
+            command = Reprioritize(v=1, actor="sim", job_id=job_id, priority=self._rng.choice((0, 5, 9)))
+            await self.ask("reprioritize", self._home(job_id), command, job_id=job_id)
+
+    async def retry_job(self) -> None:
+        """Any job; it may have ended."""
+        if self._history.home:
+            job_id = self._any_job()
+            command = RetryJob(v=1, actor="sim", job_id=job_id)
+            await self.ask("retry_job", self._home(job_id), command, job_id=job_id)
+
+    async def change_many(self) -> None:
+        """Some jobs of one home."""
+        home = self._rng.randrange(self._cluster.homes)
+        ids = [job_id for job_id in self._history.home if self._home(job_id) == home]
+        if not ids:
+            return
+        chosen = tuple(self._rng.sample(ids, min(len(ids), 4)))
+        action, states = self._rng.choice(
+            (
+                ("cancel", ("available", "scheduled", "retryable")),
+                ("retry", ("discarded", "cancelled", "retryable")),
+                ("delete", ("completed", "cancelled", "discarded")),
+            )
+        )
+        tag = self._history.tag()
+        command = Bulk(v=1, actor="sim", action=action, job_ids=chosen, states=states, reason=tag)  # type: ignore[arg-type]
+        await self.ask("bulk", home, command, tag=tag, ids=list(chosen), action=action)
+
+    async def delete_dead(self) -> None:
+        """Any job; it may be a dead letter."""
+        if self._history.home:
+            job_id = self._any_job()
+            command = DeleteDead(v=1, actor="sim", job_id=job_id)
+            await self.ask("delete_dead", self._home(job_id), command, job_id=job_id)
+
+    # -- cron ---------------------------------------------------------------------------------------------
+
+    def _cron(self) -> tuple[str, int]:
+        name = self._rng.choice(list(self._history.crons))
+        return name, home_of(name, self._cluster.homes)
+
+    async def put_cron(self) -> None:
+        """Register an entry, or once more, or with another schedule."""
+        name, home = self._cron()
+        expression, now = f"@every {self._rng.choice((1, 1, 2))}s", stamp.now_ms()
+        first = next_instant(Schedule(expression, "UTC", now), now)
+        assert first is not None
+        command = PutCron(
+            v=1,
+            actor="sim",
+            name=name,
+            expression=expression,
+            timezone="UTC",
+            overlap=self._history.crons[name],  # type: ignore[arg-type]
+            job=structs.replace(self._new(self._rng.choice(QUEUES), clients=0.0), pending=False, limit=None),
+            template=Raw(b"{}"),
+            anchor=now,
+            next_at=first,
+        )
+        await self.ask("put_cron", home, command, name=name)
+
+    async def switch_cron(self) -> None:
+        """No more runs for now."""
+        name, home = self._cron()
+        await self.ask("switch_cron", home, SwitchCron(v=1, actor="sim", name=name, enabled=False), name=name)
+
+    async def delete_cron(self) -> None:
+        """Forget an entry."""
+        name, home = self._cron()
+        await self.ask("delete_cron", home, DeleteCron(v=1, actor="sim", name=name), name=name)
+
+    async def trigger_cron(self) -> None:
+        """A run by hand."""
+        name, home = self._cron()
+        await self.ask("trigger_cron", home, TriggerCron(v=1, actor="sim", name=name), name=name)
+
+    # -- without a server ---------------------------------------------------------------------------------
+
+    async def produce_to_bulk(self) -> None:
+        """Records for the bulk topic, as any Kafka client writes them; some can be no job."""
+        partition = self._rng.randrange(self._cluster.homes)
+        records = [Record(None, self._envelope(), []) for _ in range(self._rng.randint(1, 6))]
+        self._cluster.net.land(f"{NAMESPACE}.commands.bulk", partition, records)
+
+    def _envelope(self) -> bytes:
+        mark = f"b{next(self._history.ids)}"
+        good = self._history.bulk[mark] = self._rng.random() < 0.9
+        queue = self._rng.choice(QUEUES)
+        body: dict[str, Any] = {
+            "type": "sim.bulk" if good else "",
+            "queue": queue,
+            "args": json.loads(ARGS),
+            "meta": {"mark": mark},
+            "visibility_timeout_ms": 2_000,
+        }
+        if self._rng.random() < 0.3:
+            body["id"] = f"0197f0a0-3333-7000-9000-{next(self._history.ids):012x}"
+            self._history.bulk_ids[mark] = body["id"]
+            self._history.home[body["id"]] = home_of(queue, self._cluster.homes)
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
     # -- at the end ---------------------------------------------------------------------------------------
 
-    async def drain_once(self) -> int:
-        """Claim from every queue and ack what comes; gives how many."""
-        done = 0
+    async def resume_all(self) -> None:
+        """Whoever has paused a queue may never have come to end it."""
         for queue in QUEUES:
             home = home_of(queue, self._cluster.homes)
             await self.ask("resume", home, Resume(v=1, actor="sim", queue=queue))
+
+    async def end_crons(self) -> None:
+        """Nothing fires any more."""
+        for name in self._history.crons:
+            home = home_of(name, self._cluster.homes)
+            await self.ask("delete_cron", home, DeleteCron(v=1, actor="sim", name=name), name=name)
+
+    async def drain_once(self, queues: set[str]) -> None:
+        """Claim from some queues and ack what comes."""
+        for queue in sorted(queues):
+            home = home_of(queue, self._cluster.homes)
             tag = self._history.tag()
             command = Claim(v=1, actor="sim", queues=(queue,), count=50, worker_id=tag)
             line = await self.ask("claim", home, command, tag=tag)
             for job in line.jobs:
                 await self._ack(str(job["id"]), tag)
-                done += 1
-        return done

@@ -1,10 +1,9 @@
-"""A loop whose time jumps to the next thing to do, so that a minute of sleeping costs nothing."""
+"""The wall clocks of a simulation, and the places where the product reads time and dice."""
 
 from __future__ import annotations
 
 import asyncio
-import selectors
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
 from typing import Any
@@ -14,55 +13,9 @@ import structlog
 from ojs_stream import stamp
 from ojs_stream.agents import engine, owner
 from ojs_stream.log import gateway
+from tests.simulation.loop import VirtualLoop
 
 EPOCH_MS = 1_900_000_000_000
-
-
-class StuckError(Exception):
-    """Nothing is scheduled and nothing is ready: everybody waits for somebody."""
-
-
-class _NoSelector(selectors.BaseSelector):
-    """Instead of waiting for I/O, time goes on."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise StuckError(StuckError.__doc__)
-        if timeout > 0:
-            self.now += max(timeout, 1e-6)
-        return []
-
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        raise NotImplementedError
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        raise NotImplementedError
-
-    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return {}
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in virtual time, without sockets."""
-
-    def __init__(self) -> None:
-        self._virtual = _NoSelector()
-        super().__init__(self._virtual)
-
-    def time(self) -> float:
-        return self._virtual.now
-
-    def _make_self_pipe(self) -> None:
-        """No other thread ever wakes this loop."""
-
-    def _close_self_pipe(self) -> None:
-        """There is none."""
-
-    def _write_to_self(self) -> None:
-        """As above."""
 
 
 class Clock:
@@ -108,12 +61,14 @@ def patched(loop: VirtualLoop, clock: Clock, rng: Random, journal: list[dict[str
     before = [(module, name, getattr(module, name)) for module, name in places]
     before += [(stamp, name, getattr(stamp, name)) for name in ("now_ms", "dice")]
     before.append((owner, "HELD_MESSAGES_MAX", owner.HELD_MESSAGES_MAX))
+    before.append((asyncio, "sleep", asyncio.sleep))
     configured = structlog.get_config()
     try:
         for module, name in places:
             setattr(module, name, loop.time)
         # Few messages are held in a short run: some seeds let go of them all the time.
         owner.HELD_MESSAGES_MAX = rng.choice((0, 3, owner.HELD_MESSAGES_MAX))
+        asyncio.sleep = loop.sleep  # type: ignore[assignment]
         stamp.now_ms = clock.local
         stamp.dice = rng.random
         structlog.configure(processors=[note])

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
 import msgspec
 
+from ojs_stream.agents.bulk import BulkAgent, BulkRecord, Lookups
 from ojs_stream.agents.engine import Engine
 from ojs_stream.agents.owner import Owner, Wiring
 from ojs_stream.agents.retry import RetryAgent
 from ojs_stream.agents.work import Work
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import HomeState
+from ojs_stream.core.records import DEFAULT_RETENTION, CronRecord, HomeState, JobRecord, decode_record
+from ojs_stream.core.validation import Rules
 from ojs_stream.core.world import World
+from ojs_stream.errors import UnavailableError
 from ojs_stream.log.gateway import Gateway, PackBounds
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.log.topics import Topics
 from ojs_stream.store import keys
+from ojs_stream.store.queue_reads import Standing
 from ojs_stream.store.reads import Positions
+from ojs_stream.timers.cron import CronTicker
 from ojs_stream.timers.ticker import Ticker
 from tests.simulation.network import NAMESPACE, Link, Network, SimReader, SimSender, SimStore
 
@@ -70,6 +76,9 @@ class SimWorker:
             host=self,
         )
         self.work = Work(homes, self._owner)
+        self.positions = Positions(homes)
+        for home in range(homes):
+            self.positions.raise_to(home, len(self.cluster.net.partition(f"{NAMESPACE}.commands", home)) - 1)
         wiring = Wiring(
             store=self.store,
             namespace=NAMESPACE,
@@ -78,26 +87,28 @@ class SimWorker:
             sender=sender,
             open_reader=reader.open,
             gateway=self.gateway,
-            positions=Positions(homes),
+            positions=self.positions,
             wake=self._wake,
             on_commit=self._on_commit,
             publish=self._publish,
         )
         self.engine = Engine(wiring, reader)
         self.retry_agent = RetryAgent(self.gateway.submit_pack)
-        self.tickers = [
-            Ticker(
-                index,
-                owners=lambda: list(self.engine.owners.values()),
-                submit=self._submit_system,
-            )
-            for index in ("run", "reap")
-        ]
+        self.bulk_agent = BulkAgent(
+            homes=homes,
+            rules=Rules(retention=DEFAULT_RETENTION, homes=homes),
+            submit_pack=self.gateway.submit_pack,
+            lookups=Lookups(self._find, self._standings),
+            sender=sender,
+            topics=Topics(NAMESPACE),
+        )
+        timing: Any = {"owners": lambda: list(self.engine.owners.values()), "submit": self._submit_system}
+        self.tickers = [Ticker("run", **timing), Ticker("reap", **timing), CronTicker(self._due_crons, **timing)]
         self.gateway.start()
         self.engine.start()
         self.spawn(self.retry_agent.run())
-        for ticker in self.tickers:
-            self.spawn(self._beat(ticker))
+        self.spawn(self.bulk_agent.run())
+        self.spawn(self._beat())
 
     # -- life ---------------------------------------------------------------------------------------------
 
@@ -138,10 +149,11 @@ class SimWorker:
 
     # -- wiring -------------------------------------------------------------------------------------------
 
-    async def _beat(self, ticker: Ticker) -> None:
+    async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(TICK_S)
-            await ticker.run_once()
+            await self.cluster.net.loop.after(TICK_S)
+            for ticker in self.tickers:
+                await ticker.run_once()
 
     def _owner(self, home: int) -> Owner | None:
         return self.engine.owners.get(home)
@@ -170,6 +182,7 @@ class SimWorker:
         net = self.cluster.net
         if other is None or other.dead or net.rng.random() < net.faults.reply_lost:
             return
+        other.positions.raise_to(home, applied)
         for submit, outcome in replies:
             other.gateway.resolve(submit, outcome)
         other.gateway.applied(home, applied)
@@ -197,13 +210,49 @@ class SimWorker:
         data = self.cluster.net.store.data.get(keys.home_state(NAMESPACE, destination))
         return 0 if data is None else _state_decoder.decode(data).marks.get(str(source), 0)
 
+    # -- reads --------------------------------------------------------------------------------------------
+
+    async def _read(self, home: int, key: tuple[str, ...]) -> Any:
+        """A record, or ``None``; as the real reads do, not of a home whose store is behind or empty."""
+        data = self.cluster.net.store.data
+        applied = data.get(keys.applied(NAMESPACE, home))
+        self.positions.check_not_refused(home)
+        if applied is None or int(applied) < self.positions.floor(home):
+            raise UnavailableError(f"simulated: home {home} is not up to date")
+        found = data.get(keys.record(NAMESPACE, home, key))
+        return found if found is None or not isinstance(found, bytes) else decode_record(key, found)
+
+    async def _find(self, job_ids: list[str]) -> dict[str, tuple[int, JobRecord]]:
+        """See ``FindJobs``."""
+        await self.link.step()
+        found: dict[str, tuple[int, JobRecord]] = {}
+        for job_id in job_ids:
+            for home in range(self.cluster.homes):
+                record = await self._read(home, ("job", job_id))
+                if isinstance(record, JobRecord):
+                    found[job_id] = home, record
+        return found
+
+    async def _standings(self, queues: Sequence[str]) -> dict[str, Standing]:
+        """No queue has a bound here."""
+        await self.link.step()
+        return {queue: Standing(0, None) for queue in queues}
+
+    async def _due_crons(self, home: int, now_ms: int) -> list[CronRecord]:
+        """See ``ReadDue``."""
+        await self.link.step()
+        due = await self._read(home, ("due", "cron")) or {}
+        found = [await self._read(home, ("cron", m.removeprefix("cron:"))) for m, at in due.items() if at <= now_ms]
+        return [entry for entry in found if entry is not None]
+
     # -- the group ----------------------------------------------------------------------------------------
 
     def assign(self, homes: set[int]) -> None:
         """What Faust says: these partitions are yours."""
         self._inside(self.engine.assign, homes)
         for home in sorted(homes - self._deliveries.keys()):
-            self._deliveries[home] = [self.spawn(self._deliver(home)), self.spawn(self._deliver_retries(home))]
+            deliver = (self._deliver, self._deliver_retries, self._deliver_bulk)
+            self._deliveries[home] = [self.spawn(one(home)) for one in deliver]
 
     def revoke(self, homes: set[int]) -> None:
         """What Faust says: these are yours no more."""
@@ -225,6 +274,8 @@ class SimWorker:
             while at >= len(log):
                 net.appended(topic, home).clear()
                 await net.appended(topic, home).wait()
+            if net.rng.random() < net.faults.delay:
+                await net.loop.after(net.rng.uniform(0.1, 5.0))
             if net.rng.random() < net.faults.duplicate:
                 at = max(0, at - net.rng.randint(1, 10))
             end = min(len(log), at + net.rng.randint(1, 30))
@@ -246,6 +297,31 @@ class SimWorker:
             for record in log[at:]:
                 self.retry_agent.offer(home, record.value)
             at = len(log)
+
+
+    async def _deliver_bulk(self, partition: int) -> None:
+        """From what the group has committed on; each record is acknowledged by itself, as ``main.py`` does it."""
+        net = self.cluster.net
+        topic = f"{NAMESPACE}.commands.bulk"
+        log = net.partition(topic, partition)
+        at = net.committed.get(partition, 0)
+        acked: set[int] = set()
+
+        def ack(offset: int) -> None:
+            acked.add(offset)
+            if not self.dead and partition in self._deliveries:
+                while net.committed.get(partition, 0) in acked:
+                    net.committed[partition] = net.committed.get(partition, 0) + 1
+
+        while True:
+            await self.link.step()
+            while at >= len(log):
+                net.appended(topic, partition).clear()
+                await net.appended(topic, partition).wait()
+            record = log[at]
+            bulk = BulkRecord(partition, record.offset, record.timestamp_ms, record.value)
+            await self.bulk_agent.offer(bulk, partial(ack, record.offset))
+            at += 1
 
 
 class Cluster:
@@ -285,11 +361,28 @@ class Cluster:
     def crashed(self, worker: SimWorker) -> None:
         """The group notices after a while; a supervisor starts another."""
         loop = self.net.loop
-        loop.call_later(self.rng.uniform(0.1, 1.0), self.add)
-        loop.call_later(self.rng.uniform(0.2, 4.0), self.rebalance)
+        if not self.calm:
+            loop.call_later(self.rng.uniform(0.1, 1.0), self._add_another)
+            loop.call_later(self.rng.uniform(0.2, 4.0), self.rebalance)
+
+    def _add_another(self) -> None:
+        if not self.calm:
+            self.add()
+
+    def calm_down(self) -> None:
+        """Bad luck ends: everybody knows who owns what, and nobody else joins or leaves."""
+        for worker in self.workers:
+            worker.link.steps_left = -1
+            worker.link.frozen_until = min(worker.link.frozen_until, self.net.loop.time())
+        if not self.alive:
+            self.add()
+        self.rebalance()
+        self.calm = True
 
     def rebalance(self, *, zombies: bool = False) -> None:
         """Every home to one living worker. ``zombies``: the old owners learn of it late and go on."""
+        if self.calm:
+            return
         if not self.alive:
             self.net.loop.call_later(0.2, self.rebalance)
             return

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Any
 
 from msgspec import Struct
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -17,10 +16,13 @@ from ojs_stream.log.producer import Appended, Record
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.store.base import Dump, LoadRequest
 from ojs_stream.store.commit import Acked, Commit
-from ojs_stream.store.memory import MemoryStore
+from tests.simulation.loop import VirtualLoop
+from tests.simulation.past import PastStore
 
 NAMESPACE = "sim"
-Data = dict[str, Any]
+LATE_S = 4.0
+VERY_LATE_S = 12.0
+"""Long after its client has been told that the outcome is unknown."""
 
 
 class Faults(Struct):
@@ -32,6 +34,7 @@ class Faults(Struct):
     read: float = 0.0
     gap: float = 0.0
     duplicate: float = 0.0
+    delay: float = 0.0
     reply_lost: float = 0.0
     slow: float = 0.0
 
@@ -45,6 +48,7 @@ class Faults(Struct):
             "read": 0.05,
             "gap": 0.08,
             "duplicate": 0.15,
+            "delay": 0.05,
             "reply_lost": 0.5,
             "slow": 0.1,
         }
@@ -71,7 +75,7 @@ class Link:
             raise asyncio.CancelledError
         net = self.net
         wait = net.rng.random() * (0.2 if net.rng.random() < net.faults.slow else 0.002)
-        await asyncio.sleep(wait)
+        await net.loop.after(wait)
         while self.frozen_until > net.loop.time():
             await asyncio.sleep(min(0.25, self.frozen_until - net.loop.time()))
         if self.dead:
@@ -81,16 +85,19 @@ class Link:
 class Network:
     """What all workers share: the topics, the store's content, the faults."""
 
-    def __init__(self, rng: Random, loop: asyncio.AbstractEventLoop, broker_now: Callable[[], int]) -> None:
+    def __init__(self, rng: Random, loop: VirtualLoop, broker_now: Callable[[], int]) -> None:
         self.rng = rng
         self.loop = loop
         self.faults = Faults()
         self.topics: dict[tuple[str, int], list[LogRecord]] = {}
-        self.store = MemoryStore(NAMESPACE)
-        self.copies: list[Data] = []
+        self.store = PastStore(NAMESPACE)
         self.outage_until = 0.0
         self.expired: dict[tuple[str, int], int] = {}
         """How many records of a partition its retention has deleted; the audit still sees them."""
+        self.committed: dict[int, int] = {}
+        """Partition of the bulk topic -> the offset up to which the group has committed it."""
+        self.landing_until = 0.0
+        """When the last of what lands late has landed."""
         self._broker_now = broker_now
         self._appended: dict[tuple[str, int], asyncio.Event] = {}
 
@@ -108,6 +115,11 @@ class Network:
             log.append(LogRecord(len(log), self._broker_now(), record.key, record.value, tuple(record.headers)))
         self.appended(topic, partition).set()
         return first
+
+    def land_later(self, wait_s: float, topic: str, partition: int, records: Sequence[Record]) -> None:
+        """Nobody knows of it: the broker has the records after a while."""
+        self.landing_until = max(self.landing_until, self.loop.time() + wait_s)
+        self.loop.call_later(wait_s, self.land, topic, partition, list(records))
 
     def expire(self) -> None:
         """The retention of every topic but the commands' has passed."""
@@ -134,7 +146,8 @@ class Network:
         elif fate == "part":
             self.land(topic, partition, records[: self.rng.randrange(len(records) + 1)])
         elif fate == "late":
-            self.loop.call_later(self.rng.uniform(0.01, 4.0), self.land, topic, partition, list(records))
+            longest = self.rng.choice((LATE_S, LATE_S, VERY_LATE_S))
+            self.land_later(self.rng.uniform(0.01, longest), topic, partition, records)
         await asyncio.sleep(self.rng.uniform(0.05, 2.0))
         await link.step()
         raise UnavailableError(f"simulated: the produce {fate}", unknown=True)
@@ -145,31 +158,22 @@ class Network:
             await asyncio.sleep(left)
             return
         if self.rng.random() < 0.5:
-            self.loop.call_later(left + self.rng.random(), self.land, topic, partition, list(records))
+            self.land_later(left + self.rng.random(), topic, partition, records)
         await asyncio.sleep(left * self.rng.random())
         raise UnavailableError("simulated: the broker is away", unknown=True)
 
+    def bulk_is_done(self) -> bool:
+        """Whether the group has committed every record of the bulk topic."""
+        logs = ((p, log) for (topic, p), log in self.topics.items() if topic == f"{NAMESPACE}.commands.bulk")
+        return all(self.committed.get(partition, 0) == len(log) for partition, log in logs)
+
     # -- store --------------------------------------------------------------------------------------------
 
-    def copy(self) -> Data:
-        """The store as it is now."""
-        return {name: dict(v) if isinstance(v, dict) else v for name, v in self.store.data.items()}
-
-    def keep_copy(self) -> None:
-        """A backup that may be restored later."""
-        self.copies.append(self.copy())
-
-    def roll_back(self) -> None:
-        """An older copy is restored, as a whole."""
-        if self.copies:
-            chosen = self.rng.randrange(len(self.copies))
-            self.store.data = self.copies[chosen]
-            # What was restored may be restored again; what came later is of no backup any more.
-            self.copies = [*self.copies[:chosen], self.copy()]
-
-    def wipe(self) -> None:
-        """FLUSHALL."""
-        self.store.data = {}
+    def roll_back(self, homes: Sequence[int]) -> None:
+        """An older state of some homes is restored: often a little older, or any commit there ever was."""
+        there = len(self.store.past)
+        back = int(there * self.rng.random() ** self.rng.choice((1, 4)))
+        self.store.set_back(there - back, homes)
 
 
 class SimSender:

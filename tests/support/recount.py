@@ -5,10 +5,11 @@ It reads JSON and shares no code with the fold: not the records' types, not the 
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
+
+from msgspec.json import decode as decode_json
 
 from tests.support.recount_flows import recount_workflows, workflow_indexes
 
@@ -32,12 +33,12 @@ def recount_all(dumps: Sequence[Dump]) -> list[str]:
 
 def jobs(dump: Dump) -> dict[str, dict[str, Any]]:
     """id -> record, without the notes of jobs that moved."""
-    found = {name[4:]: json.loads(data) for name, data in dump.items() if name.startswith("job:")}
+    found = {name[4:]: decode_json(data) for name, data in dump.items() if name.startswith("job:")}
     return {job_id: record for job_id, record in found.items() if "moved" not in record}
 
 
 def _kind(dump: Dump, kind: str) -> dict[str, dict[str, Any]]:
-    return {name[len(kind) + 1 :]: json.loads(data) for name, data in dump.items() if name.startswith(kind + ":")}
+    return {name[len(kind) + 1 :]: decode_json(data) for name, data in dump.items() if name.startswith(kind + ":")}
 
 
 def _wanted(dump: Dump) -> dict[str, dict[str, int]]:
@@ -193,12 +194,12 @@ def _watched(dump: Dump) -> list[str]:
         return []
     want = sum(record["job"]["state"] == "active" for record in jobs(dump).values())
     want += sum(not worker.get("silent", False) for worker in _kind(dump, "worker").values())
-    have = json.loads(dump["home"]).get("watched", 0)
+    have = decode_json(dump["home"]).get("watched", 0)
     return [] if have == want else [f"home watches {have}, there is {want} to watch"]
 
 
 def _sequences(dump: Dump) -> list[str]:
-    last = json.loads(dump["home"]).get("sequence", 0) if "home" in dump else 0
+    last = decode_json(dump["home"]).get("sequence", 0) if "home" in dump else 0
     ready = [r["ctl"]["sequence"] for r in jobs(dump).values() if r["job"]["state"] == "available"]
     problems = [f"two jobs have sequence {one}" for one in set(ready) if ready.count(one) > 1]
     return problems + [f"sequence {one} is above the home's {last}" for one in ready if one > last]

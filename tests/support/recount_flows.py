@@ -5,8 +5,9 @@ As ``recount.py``, it reads JSON and shares no code with the fold.
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+from msgspec.json import decode as decode_json
 
 Dump = dict[str, Any]
 Record = dict[str, Any]
@@ -15,7 +16,7 @@ OVER = ("completed", "failed", "cancelled", "skipped")
 
 
 def _records(dump: Dump, kind: str) -> dict[str, Record]:
-    return {name[len(kind) + 1 :]: json.loads(data) for name, data in dump.items() if name.startswith(kind + ":")}
+    return {name[len(kind) + 1 :]: decode_json(data) for name, data in dump.items() if name.startswith(kind + ":")}
 
 
 def workflow_indexes(dump: Dump) -> dict[str, dict[str, int]]:
