@@ -426,6 +426,8 @@ class Owner:
         # In this order: while another owner is still at work, the log may only look longer than it was.
         self.applied, state = await self._wiring.store.position(self.home)
         begin, end = await reader.bounds(topic, self.home)
+        if self._is_closed():
+            return
         if self.applied is None or state is None or self.applied < 0:
             # Nothing, a torn state, or a snapshot that somebody has not loaded to its end.
             await self._begin_anew(reader, begin, end)
@@ -470,9 +472,7 @@ class Owner:
         return Restore(store=wiring.store, namespace=wiring.namespace, topic=wiring.topics.snapshots)
 
     async def _restored(self, reader: Reader, span: LogSpan, stored: int | None) -> bool:
-        if self._is_closed() or not await self._restore.home(
-            reader, span, expected=stored, progress=self._show_progress
-        ):
+        if not await self._restore.home(reader, span, expected=stored, progress=self._show_progress):
             return False
         self.applied, state = await self._wiring.store.position(self.home)
         if state is None:
@@ -494,11 +494,19 @@ class Owner:
 
     async def _log_id(self, reader: Reader) -> str:
         """The name of a log whose first record is there; empty when that does not tell it."""
-        async for records in reader.read(self._wiring.topics.commands, self.home, 0, 1):
+        async for records in self._records(reader, 0, 1):
             commands = entry_of(records[0]).commands
             genesis = commands[0] if commands else None
             return genesis.log_id if isinstance(genesis, Genesis) else ""
         return ""
+
+    async def _records(self, reader: Reader, start: int, stop: int) -> AsyncIterator[list[LogRecord]]:
+        """Records that were in the log a moment ago. If they are trimmed now, the next look finds a snapshot."""
+        try:
+            async for records in reader.read(self._wiring.topics.commands, self.home, start, stop):
+                yield records
+        except LogRefusedError as error:
+            raise UnavailableError(f"the log has lost its beginning meanwhile: {error}") from error
 
     def _settle_limbo(self) -> None:
         for limbo in self._limbo:
@@ -550,7 +558,7 @@ class Owner:
         _, end = await reader.bounds(topic, self.home)
         self.progress = Progress(done=0, total=max(0, end - self.next))
         while not self.closed:
-            async for records in reader.read(topic, self.home, self.next, end):
+            async for records in self._records(reader, self.next, end):
                 for chunk in portions(records, _bytes_of, count_max=ROUND_RECORDS_MAX, bytes_max=ROUND_BYTES_MAX):
                     await self._fold_gap(chunk)
             # Offsets at the end that hold no record (transaction markers) count as passed.
