@@ -54,5 +54,9 @@ class SnapshotDamagedError(OjsError):
     """A snapshot is not whole: chunks are missing or changed. An older one may serve."""
 
 
+class NewerVersionError(LogRefusedError):
+    """What only a newer release can read: valid, so it is not put aside; nothing after it may be folded here."""
+
+
 class SettingsError(OjsError):
     """A setting has a value that cannot work; the message names field, value, bound and cure."""

@@ -11,7 +11,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from ojs_stream.agents.owner import Owner, Wiring
-from ojs_stream.errors import FencedError, UnavailableError
+from ojs_stream.errors import FencedError, NewerVersionError, UnavailableError
 from ojs_stream.forever import forever
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.store.commit import Commit
@@ -144,8 +144,13 @@ class Engine:
         taken: Taken = []
         for owner in list(self.owners.values()):
             records = owner.take()
-            if records:
+            if not records:
+                continue
+            try:
                 taken.append((owner, owner.round_of(records)))
+            except NewerVersionError as error:
+                # The recovery folds what stands before it, and refuses the home there.
+                owner.alarm(str(error))
         return taken
 
     async def _round(self, taken: Taken) -> None:

@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any, Literal, Protocol
 
 import structlog
+from msgspec import UNSET
 from redis.exceptions import RedisError
 
 from ojs_stream import stamp
@@ -24,9 +25,9 @@ from ojs_stream.core.commands import Genesis
 from ojs_stream.core.known import Known
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.portions import portions
-from ojs_stream.core.records import HomeState
+from ojs_stream.core.records import STATE_VERSION, HomeState
 from ojs_stream.core.world import Message, NumberedEvent, World
-from ojs_stream.errors import FencedError, LogRefusedError, UnavailableError
+from ojs_stream.errors import FencedError, LogRefusedError, NewerVersionError, UnavailableError
 from ojs_stream.log.codec import decode_pack
 from ojs_stream.log.gateway import Gateway
 from ojs_stream.log.outbox import Outbox, Sender, stored_event, stored_outbox
@@ -56,6 +57,9 @@ HELD_MESSAGES_MAX = 2_000
 OUTCOME_AGE_MS_MAX = OUTCOME_S * 1000
 DUE_INDEXES = ("run", "reap", "cron")
 """What the timers look at: scheduled and retryable jobs, everything that ends, cron entries."""
+NEWER_CURE = (
+    "upgrade this worker. Nothing is lost: a worker of the newer release folds it when it gets this partition."
+)
 OUTBOX_TOPICS = ("events", "retry", "dead", "commands.dead")
 Phase = Literal["starting", "catching_up", "live", "refused", "closed"]
 
@@ -272,9 +276,16 @@ class Owner:
         return taken
 
     def round_of(self, records: Sequence[LogRecord]) -> HomeRound:
-        """A round over records, on the state of the last round."""
-        entries = [entry_of(record) for record in records]
+        """A round over records, on the state of the last round. ``NewerVersionError``: one is not for us."""
+        entries = [self._entry(record) for record in records]
         return self.round_over(entries)
+
+    def _entry(self, record: LogRecord) -> LogEntry:
+        try:
+            return entry_of(record)
+        except NewerVersionError as error:
+            where = f"offset {record.offset} of partition {self.home} of {self._wiring.topics.commands}"
+            raise NewerVersionError(f"At {where} is {error}: {NEWER_CURE}") from error
 
     def round_over(self, entries: Sequence[LogEntry]) -> HomeRound:
         """A round over decoded records."""
@@ -420,10 +431,11 @@ class Owner:
         self._close_outbox()
         async with self._wiring.open_reader() as reader:
             await self._find_position(reader)
-            self._wiring.positions.accept(self.home)
             self._settle_limbo()
             await self._open_outbox(reader)
             await self._catch_up(reader)
+            # Not before: a home that is refused for the same reason every few seconds takes nothing in between.
+            self._wiring.positions.accept(self.home)
         for index in self.deadlines:
             await self.refresh_deadline(index)
         self._releasing = asyncio.create_task(self._release_messages(), name=f"release-{self.home}")
@@ -444,6 +456,7 @@ class Owner:
             # Nothing, a torn state, or a snapshot that somebody has not loaded to its end.
             await self._begin_anew(reader, begin, end)
             return
+        self._check_version(state)
         self.state = state
         if end < self.applied + 1:
             raise LogRefusedError(
@@ -489,11 +502,20 @@ class Owner:
         self.applied, state = await self._wiring.store.position(self.home)
         if state is None:
             raise FencedError("the store has changed while a snapshot was loaded")
+        self._check_version(state)
         self.state = state
         return True
 
     def _show_progress(self, done: int, total: int, what: str) -> None:
         self.progress = Progress(done, total, what)
+
+    def _check_version(self, state: HomeState) -> None:
+        version = 1 if state.v is UNSET else state.v
+        if version > STATE_VERSION:
+            raise NewerVersionError(
+                f"Redis holds the records of partition {self.home} in version {version}, this release reads 1 to "
+                f"{STATE_VERSION}: {NEWER_CURE}"
+            )
 
     async def _check_identity(self, reader: Reader) -> None:
         log_id = await self._log_id(reader)
@@ -507,7 +529,7 @@ class Owner:
     async def _log_id(self, reader: Reader) -> str:
         """The name of a log whose first record is there; empty when that does not tell it."""
         async for records in self._records(reader, 0, 1):
-            commands = entry_of(records[0]).commands
+            commands = self._entry(records[0]).commands
             genesis = commands[0] if commands else None
             return genesis.log_id if isinstance(genesis, Genesis) else ""
         return ""
@@ -583,7 +605,18 @@ class Owner:
     async def _fold_gap(self, records: Sequence[LogRecord]) -> None:
         if self.closed or not records:
             return
-        done = self.round_of(records)
+        try:
+            done = self.round_of(records)
+        except NewerVersionError:
+            if len(records) == 1:
+                raise
+            # What stands before it was promised, too.
+            for record in records:
+                await self._fold_gap([record])
+        else:
+            await self._commit_gap(done)
+
+    async def _commit_gap(self, done: HomeRound) -> None:
         await fold_rounds(self._wiring.store, [done])
         if self._is_closed():
             return
@@ -598,7 +631,7 @@ class Owner:
             self._remember_limbo(done)
             raise error
         self.committed(done)
-        self.progress.done += len(records)
+        self.progress.done += len(done.entries)
         await self._wait_for_events()
         if len(self._held) > self._held_floor + HELD_MESSAGES_MAX:
             await self._let_go()

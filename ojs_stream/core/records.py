@@ -683,10 +683,16 @@ Record = (
 )
 
 
+STATE_VERSION = 1
+"""The shape of all that Redis holds of a home. It rises when an older release would misread or lose some of it."""
+
+
 class HomeState(Struct, frozen=True, kw_only=True):
     """What a home knows of itself; written with every commit, beside ``applied``."""
 
     home: int
+    v: int | UnsetType = UNSET
+    """The ``STATE_VERSION`` of the release that has written the home's records; 1 is not written."""
     log_id: str = ""
     epoch: int = 0
     sequence: int = 0

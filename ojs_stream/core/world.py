@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from ojs_stream.core.commands import COMMAND_VERSION, Command, JobNote, Watched
 from ojs_stream.core.homes import home_of
@@ -19,6 +19,7 @@ from ojs_stream.core.index import Index
 from ojs_stream.core.known import Known
 from ojs_stream.core.outcomes import Effect, Event, EventData, Outcome
 from ojs_stream.core.records import (
+    STATE_VERSION,
     Counts,
     HomeState,
     IdRecord,
@@ -575,6 +576,7 @@ class World:
         """What the home knows of itself after the round."""
         return HomeState(
             home=self.home,
+            v=STATE_VERSION if STATE_VERSION > 1 else UNSET,
             log_id=self.log_id,
             epoch=self.epoch,
             sequence=self.sequence,

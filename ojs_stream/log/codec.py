@@ -1,8 +1,9 @@
 """Packs: one Kafka record that carries many commands, as JSON that a person can read.
 
-``{"v":1,"commands":[{...},{...}]}``. Decoding never raises: what cannot be understood comes back as
-``BadCommand`` with its bytes and the reason, and hurts nobody else in the same pack. Raw parts of a command are
-slices of the record: who keeps one for long makes a copy.
+``{"v":1,"commands":[{...},{...}]}``. What cannot be understood comes back as ``BadCommand`` with its bytes and
+the reason, and hurts nobody else in the same pack. What a newer release has written is not bad: it may be work
+that was promised to somebody. It raises ``NewerVersionError``, and the home waits for a worker that can read it
+(ADR 12). Raw parts of a command are slices of the record: who keeps one for long makes a copy.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ojs_stream.core.commands import COMMAND_VERSION, AnyCommand, BadCommand
+from ojs_stream.errors import NewerVersionError
 
 PACK_VERSION = 1
+VERSION_MAX = 999
+"""No release will ever write a higher version of anything: what claims to be one is garbage."""
 MIXED = "mixed"
 REASON_CHARS_MAX = 500
 """A reason is a header of the dead record: longer ones are cut to so many characters."""
@@ -37,6 +41,7 @@ class _Probe(Struct):
 _pack_decoder = msgspec.json.Decoder(_Pack)
 _command_decoder = msgspec.json.Decoder(AnyCommand)
 _probe_decoder = msgspec.json.Decoder(_Probe)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def encode_pack(commands: Sequence[bytes]) -> bytes:
@@ -57,12 +62,15 @@ def pack_headers(count: int, kinds: Sequence[str]) -> list[tuple[str, bytes]]:
 
 
 def decode_pack(value: bytes) -> list[AnyCommand | BadCommand]:
-    """The commands of a record in order. What is no pack is one ``BadCommand`` with the whole value."""
+    """The commands of a record in order. What is no pack is one ``BadCommand`` with the whole value.
+
+    ``NewerVersionError`` when the pack or one of its commands is of a version above ours: a record is folded
+    whole or not at all.
+    """
     try:
         pack = _pack_decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        reason = _version_reason("pack", value, PACK_VERSION) or _reason("no pack", error)
-        return [BadCommand(value, reason)]
+    except _UNREADABLE as error:
+        return [BadCommand(value, _reason("pack", value, PACK_VERSION, error))]
     if not 1 <= pack.v <= PACK_VERSION:
         return [BadCommand(value, _unknown_version("pack", pack.v, PACK_VERSION))]
     return [_decode(raw) for raw in pack.commands]
@@ -71,27 +79,32 @@ def decode_pack(value: bytes) -> list[AnyCommand | BadCommand]:
 def _decode(raw: Raw) -> AnyCommand | BadCommand:
     try:
         command: AnyCommand = _command_decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         whole = bytes(raw)
-        reason = _version_reason("command", whole, COMMAND_VERSION) or _reason("no command", error)
-        return BadCommand(whole, reason)
+        return BadCommand(whole, _reason("command", whole, COMMAND_VERSION, error))
     if not 1 <= command.v <= COMMAND_VERSION:
         return BadCommand(bytes(raw), _unknown_version("command", command.v, COMMAND_VERSION))
     return command
 
 
-def _version_reason(what: str, value: bytes, known: int) -> str:
-    """A newer version with another shape fails by its shape first; its version is the better reason."""
+def _reason(what: str, value: bytes, known: int, error: Exception) -> str:
+    """A newer version with another shape fails by its shape first: its version comes before that."""
+    version = _version_of(value)
+    if version > known:
+        return _unknown_version(what, version, known)
+    return f"no {what}: {error}"[:REASON_CHARS_MAX]
+
+
+def _version_of(value: bytes) -> int:
+    """The version of something that did not decode; 0 when it has none."""
     try:
-        probe = _probe_decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""
-    return _unknown_version(what, probe.v, known) if probe.v > known else ""
+        return _probe_decoder.decode(value).v
+    except _UNREADABLE:
+        return 0
 
 
 def _unknown_version(what: str, have: int, known: int) -> str:
-    return f"{what} version {have} is unknown, this release reads 1 to {known}: upgrade this worker"
-
-
-def _reason(what: str, error: Exception) -> str:
-    return f"{what}: {error}"[:REASON_CHARS_MAX]
+    """Why a version that no release has ever written is bad; raises for one that a newer release may write."""
+    if known < have <= VERSION_MAX:
+        raise NewerVersionError(f"{what} version {have}, this release reads 1 to {known}")
+    return f"{what} version {have} is unknown, this release reads 1 to {known}"

@@ -54,7 +54,8 @@ class OrderAudit:
             if not event["type"].startswith("job.") or job_id in self._opaque:
                 continue
             if event["type"] == "job.enqueued":
-                kept = places[job_id][1] if job_id in active and data.get("reason") in OLD_PLACE else number
+                stays = job_id in active and job_id in places and data.get("reason") in OLD_PLACE
+                kept = places[job_id][1] if stays else number
                 places[job_id] = ready[data["queue"]][job_id] = (-data["priority"], kept)
             else:
                 place = ready[data["queue"]].pop(job_id, None)

@@ -398,6 +398,11 @@ class Cluster:
                 continue
             self.net.loop.call_later(self.rng.uniform(0.0, 0.3), self._assign, after, home)
 
+    def give(self, home: int, worker: SimWorker) -> None:
+        """The home is this worker's from now on."""
+        self.assignment[home] = worker
+        worker.assign({home})
+
     def _revoke(self, worker: SimWorker, home: int) -> None:
         if not worker.dead and self.assignment.get(home) is not worker:
             worker.revoke({home})

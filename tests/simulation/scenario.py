@@ -25,10 +25,15 @@ from tests.simulation.loop import StuckError, VirtualLoop
 from tests.simulation.network import NAMESPACE, Faults, Network
 from tests.simulation.snapshots import Photographer
 from tests.support.builders import replay
+from tests.support.recount import recount
 
 HOUR_MS = 3_600_000
 CALM_S = 3.0
 CRON_SHARE = 0.3
+GENTLE_SHARE = 0.08
+"""So many runs know no bad luck but lost replies: there every request must be answered."""
+RECOUNT_SHARE = 0.2
+"""After so many faults the homes are recounted at once, as they are."""
 DRAIN_S = 400.0
 DRAIN_STEP_S = 0.7
 QUIET_S = 30.0
@@ -89,7 +94,7 @@ class Scenario:
         if self.rng.random() < CRON_SHARE:
             policies = ("skip", "allow", "cancel_previous", "enqueue")
             self.history.crons = {name: self.rng.choice(policies) for name in CRONS}
-        gentle = self.rng.random() < 0.05
+        gentle = self.rng.random() < GENTLE_SHARE
         self.net.faults = Faults(reply_lost=1.0) if gentle else Faults.drawn(self.rng)
         clients = [Client(self.cluster, self.history, self.rng) for _ in range(self.rng.randint(1, 6))]
         bad_luck = asyncio.create_task(self._bad_luck() if not gentle else asyncio.sleep(0))
@@ -97,9 +102,13 @@ class Scenario:
         bad_luck.cancel()
         if gentle:
             self._all_answered(self.history.lines)
+        await self._end_well(clients[0])
+
+    async def _end_well(self, client: Client) -> None:
+        """Bad luck ends; all work is done, and everything looked at."""
         await self._calm_down()
         asked = len(self.history.lines)
-        await self._drain(clients[0])
+        await self._drain(client)
         self._all_answered(self.history.lines[asked:])
         await self._settle()
         self._leaks()
@@ -138,6 +147,13 @@ class Scenario:
             fault = self.rng.choice(chosen)
             self._note.append({"at": round(self.loop.time(), 4), "level": "fault", "event": fault.__name__})
             fault()
+            if self.rng.random() < RECOUNT_SHARE:
+                await self._recount()
+
+    async def _recount(self) -> None:
+        """Whatever has happened: what is stored of a home is one of its commits, and each adds up."""
+        for home, dump in enumerate(await self._dumps()):
+            self.result.problems += [f"in between, home {home}: {text}" for text in recount(dump)]
 
     def _crash(self) -> None:
         if self.cluster.alive:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ojs_stream.core.commands import Ack, AnyCommand, BadCommand, Cancel, Claim, Command, Enqueue, NewJob
 from ojs_stream.core.records import Retention
 from ojs_stream.core.retry import DEFAULT_POLICY
+from ojs_stream.errors import NewerVersionError
 from ojs_stream.log.codec import decode_pack, encode_pack, pack_headers
 from ojs_stream.settings import Settings
 
@@ -78,9 +79,11 @@ def test_an_empty_pack_has_no_commands() -> None:
         (b'{"kind":"cancel","v":1,"actor":"x"}', "no command: Object missing required field `job_id`"),
         (b'{"kind":"cancel","v":1,"actor":7,"job_id":"a"}', "no command: Expected `str`, got `int`"),
         (b"17", "no command: Expected `object`, got `int`"),
-        (b'{"kind":"cancel","v":2,"actor":"x","job_id":"a"}', "command version 2 is unknown"),
+        (b'{"kind":"cancel","v":1000,"actor":"x","job_id":"a"}', "command version 1000 is unknown"),
+        (b'{"kind":"cancel","v":-1,"actor":"x","job_id":"a"}', "command version -1 is unknown"),
         (b'{"kind":"cancel","v":0,"actor":"x","job_id":"a"}', "command version 0 is unknown"),
-        (b'{"kind":"teleport","v":2,"actor":"x"}', "command version 2 is unknown"),
+        (b'{"kind":"teleport","v":1000,"actor":"x"}', "command version 1000 is unknown"),
+        (b'{"kind":"teleport","v":"2","actor":"x"}', "no command: Invalid value 'teleport'"),
     ],
 )
 def test_one_bad_command_hurts_only_itself(bad: bytes, reason: str) -> None:
@@ -101,8 +104,8 @@ def test_one_bad_command_hurts_only_itself(bad: bytes, reason: str) -> None:
         (b"[]", "no pack: Expected `object`, got `array`"),
         (GOOD, "no pack: Object missing required field `commands`"),
         (b'{"v":1,"commands":[{]}', "no pack: JSON is malformed"),
-        (b'{"v":2,"commands":[]}', "pack version 2 is unknown"),
-        (b'{"v":2,"orders":[]}', "pack version 2 is unknown"),
+        (b'{"v":1000,"commands":[]}', "pack version 1000 is unknown"),
+        (b'{"v":1000,"orders":[]}', "pack version 1000 is unknown"),
         (b'{"v":0,"commands":[]}', "pack version 0 is unknown"),
     ],
 )
@@ -110,6 +113,21 @@ def test_a_record_that_is_no_pack_is_one_bad_command(value: bytes, reason: str) 
     bad = _only(value)
     assert bad.data == value
     assert bad.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b'{"v":2,"commands":[]}', "pack version 2, this release reads 1 to 1"),
+        (b'{"v":999,"orders":7}', "pack version 999, this release reads 1 to 1"),
+        (encode_pack([GOOD, b'{"kind":"cancel","v":2,"actor":"x","job_id":"a"}']), "command version 2, "),
+        (encode_pack([b"17", b'{"kind":"teleport","v":3}', GOOD]), "command version 3, "),
+        (encode_pack([b'{"kind":"cancel","v":2,"job_id":{"new":"shape"}}']), "command version 2, "),
+    ],
+)
+def test_what_a_newer_release_has_written_is_not_bad(value: bytes, reason: str) -> None:
+    with pytest.raises(NewerVersionError, match=f"^{reason}"):
+        decode_pack(value)
 
 
 def test_a_deep_nest_is_bad_and_no_crash() -> None:
