@@ -30,7 +30,7 @@ def snapshot(
     Two are kept: should the newest be damaged, the older one and the log after it are enough. Without --trim
     nothing is deleted. With it the log alone is no longer enough: a backup of it needs the topic of snapshots.
 
-    A snapshot takes about as much memory as the partition has in Redis.
+    A snapshot takes up to twice the memory that the partition has in Redis.
 
     Exit code 0: done, or nothing new. 2: a partition could not be done; the reason is printed.
     """

@@ -230,3 +230,17 @@ def test_snapshots_of_another_log_are_not_used(stack: Stack) -> None:
 def test_a_home_that_redis_does_not_have_is_not_made(stack: Stack) -> None:
     with pytest.raises(UnavailableError, match="Redis has no state of home 0"):
         run(stack.maker.make(0, None, Stamps(token="t", now_ms=1, code="1")))
+
+
+def test_a_log_without_its_beginning_must_be_that_of_its_newest_snapshot(stack: Stack) -> None:
+    restore = Restore(store=stack.fold.store, namespace=NAMESPACE, topic=TOPICS.snapshots)
+
+    def check(log_id: str) -> None:
+        span = LogSpan(topic=TOPICS.commands, home=0, homes=HOMES, begin=5, end=20, log_id=log_id)
+        run(restore.check_identity(stack.topics, span))
+
+    check("another")  # nobody knows
+    stack.make()
+    check(LOG_ID)
+    with pytest.raises(LogRefusedError, match=r"is log 00ff00ff00ff00ff by its newest snapshot"):
+        check("another")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ CLIENTS = 4
 PAUSE_S = 0.01
 ALONE_S = 8.0
 BACK_S = 120.0
+MIB = 1024 * 1024
 
 
 def _job() -> dict[str, object]:
@@ -115,6 +117,9 @@ async def _main(jobs: int) -> None:
                 print(_line(f"beside the {name}", took))
                 await bench.fill(jobs // 10)
             async with Redis.from_url(stack.redis_url) as redis:
+                used = (await redis.info("memory"))["used_memory"] / MIB
+                peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+                print(f"memory: {used:.0f} MiB in Redis, {peak:.0f} MiB at most in the process of the snapshots")
                 await redis.flushall()
             print(f"wiped Redis: the queue answers after {await bench.back_s():.1f} s")
             await worker.stop()
