@@ -23,7 +23,8 @@ from ojs_stream.log.topics import Topics
 
 log = structlog.get_logger(__name__)
 
-LOOK_S = 15.0
+LOOK_S = 2.0
+"""A look compares numbers in memory, as a rule."""
 FAILED_WAIT_S = 300.0
 """After a snapshot that could not be made its home waits so long."""
 MAKE_S_MAX = 3_600.0
@@ -57,7 +58,7 @@ class _Watched(Struct):
     owner: Owner
     last: Last
     commands: int
-    """What the owner had folded when ``last`` was looked up."""
+    """What the owner had folded before ``last``, as far as it is known: a snapshot too early does no harm."""
 
 
 LookUp = Callable[[int], Awaitable[Last]]
@@ -89,12 +90,9 @@ class Snapshotter:
     async def _is_due(self, owner: Owner) -> bool:
         watched = self._watched.get(owner.home)
         if watched is None or watched.owner is not owner:
-            try:
-                last = await self._look_up(owner.home)
-            except (UnavailableError, LogRefusedError) as error:
-                log.info("the snapshots of a home cannot be read", home=owner.home, reason=str(error))
+            watched = await self._watch(owner, commands=0)
+            if watched is None:
                 return False
-            watched = self._watched[owner.home] = _Watched(owner, last, owner.commands)
         return self._rule.is_due(
             watched.last,
             now_ms=stamp.now_ms(),
@@ -102,10 +100,21 @@ class Snapshotter:
             commands=owner.commands - watched.commands,
         )
 
+    async def _watch(self, owner: Owner, *, commands: int) -> _Watched | None:
+        try:
+            last = await self._look_up(owner.home)
+        except (UnavailableError, LogRefusedError) as error:
+            log.info("the snapshots of a home cannot be read", home=owner.home, reason=str(error))
+            self._watched.pop(owner.home, None)
+            return None
+        watched = self._watched[owner.home] = _Watched(owner, last, commands)
+        return watched
+
     async def _renew(self, owner: Owner) -> None:
-        # It is looked up again: another worker may have been faster.
-        self._watched.pop(owner.home, None)
-        if not await self._make(owner.home):
+        folded = owner.commands
+        if await self._make(owner.home):
+            await self._watch(owner, commands=folded)
+        else:
             self._not_before[owner.home] = monotonic() + FAILED_WAIT_S
 
 
@@ -127,9 +136,25 @@ def snapshot_argv(home: int, *, trim: bool) -> list[str]:
 
 async def make_by(argv: Sequence[str]) -> bool:
     """Run a process to its end; what it says is logged. It ends with the task that waits for it."""
-    process = await asyncio.create_subprocess_exec(
-        *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    except OSError as error:
+        log.warning("a snapshot could not be made", reason=str(error))
+        return False
+    text = await _said_by(process)
+    if process.returncode == 0:
+        log.info("snapshot", said=text)
+        return True
+    log.warning("a snapshot could not be made", code=process.returncode, reason=text)
+    return False
+
+
+async def _said_by(process: asyncio.subprocess.Process) -> str:
     said = b""
     try:
         async with asyncio.timeout(MAKE_S_MAX):
@@ -140,9 +165,4 @@ async def make_by(argv: Sequence[str]) -> bool:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    text = said.decode(errors="replace").strip()[-SAID_CHARS_MAX:]
-    if process.returncode == 0:
-        log.info("snapshot", said=text)
-        return True
-    log.error("a snapshot could not be made", code=process.returncode, said=text)
-    return False
+    return said.decode(errors="replace").strip()[-SAID_CHARS_MAX:]

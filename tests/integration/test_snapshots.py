@@ -27,6 +27,8 @@ from tests.support.stranger import producer_to, read_topic
 
 HOMES = 2
 QUEUES = [next(f"s{n}" for n in range(100) if home_of(f"s{n}", HOMES) == home) for home in range(HOMES)]
+AFTER = 30
+"""Commands: then a worker makes a snapshot by itself."""
 RETRY = {"max_attempts": 2, "initial_interval": "PT1H", "on_exhaustion": "dead_letter"}
 
 
@@ -181,11 +183,16 @@ async def test_a_gap_that_nothing_fills_is_said_and_the_other_partitions_go_on(
     worker_factory: WorkerFactory, kafka: BrokerHandle, own_redis: RedisHandle, namespace: str
 ) -> None:
     log = Log(kafka.bootstrap, namespace)
-    worker = await worker_factory(redis_url=own_redis.url, partitions=HOMES)
+    by_number = {"OJS_SNAPSHOT_EVERY": "0", "OJS_SNAPSHOT_COMMANDS": str(AFTER)}
+    worker = await worker_factory(redis_url=own_redis.url, partitions=HOMES, env=by_number)
     async with Client() as client:
         for queue in QUEUES:
-            await client.enqueue(worker.url, queue)
-        await _tool(log, own_redis, "snapshot")
+            await asyncio.gather(*(client.enqueue(worker.url, queue) for _ in range(AFTER)))
+
+        async def made() -> bool:
+            return worker.log.read_text().count("snapshot of offset") == HOMES
+
+        await until(made, "the worker has made a snapshot of each home by itself", 40)
         for queue in QUEUES:
             await client.enqueue(worker.url, queue)
         await log.delete_all(0)

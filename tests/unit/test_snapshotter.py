@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from ojs_stream import stamp
 from ojs_stream.agents.snapshotter import Last, Rule, Snapshotter, make_by, snapshot_argv
 from ojs_stream.errors import UnavailableError
+from tests.support.client import until
 
 HOUR_MS = 3_600_000
 RULE = Rule(every_ms=6 * HOUR_MS, commands=1_000)
@@ -79,6 +83,18 @@ async def test_only_what_is_due_is_made_and_the_topic_is_asked_once() -> None:
     for _ in range(3):
         await scene.snapshotter.look()
     assert (scene.made, scene.looked_up) == ([1], [1, 2, 1])
+    one.applied, one.commands = 70, 1_999
+    await scene.snapshotter.look()
+    assert scene.made == [1]
+    one.commands = 2_000
+    await scene.snapshotter.look()
+    assert scene.made == [1, 1]
+
+
+async def test_what_was_folded_before_the_first_look_counts() -> None:
+    scene = Scene(Home(1, applied=55, commands=1_000))
+    await scene.snapshotter.look()
+    assert scene.made == [1]
 
 
 async def test_a_home_that_is_not_live_waits() -> None:
@@ -111,3 +127,19 @@ async def test_the_process_is_the_command_line_and_its_code_tells_how_it_went() 
     assert snapshot_argv(3, trim=False)[-1] == "3"
     assert await make_by([sys.executable, "-c", "print('done')"])
     assert not await make_by([sys.executable, "-c", "raise SystemExit(2)"])
+    assert not await make_by(["/nowhere/at/all"])
+
+
+async def test_the_process_ends_with_the_worker(tmp_path: Path) -> None:
+    script = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    making = asyncio.create_task(make_by([sys.executable, "-c", script]))
+
+    async def begun() -> str:
+        pid = tmp_path / "pid"
+        return pid.read_text() if pid.exists() else ""
+
+    pid = int(await until(begun, "the process runs"))
+    making.cancel()
+    await asyncio.gather(making, return_exceptions=True)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
