@@ -21,14 +21,13 @@ from ojs_stream.agents.owner import Owner, Wiring
 from ojs_stream.agents.retry import RetryAgent
 from ojs_stream.agents.snapshotter import Rule, Snapshotter, last_of, make_by, snapshot_argv
 from ojs_stream.agents.work import Work
-from ojs_stream.core.commands import Genesis
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import HomeState
 from ojs_stream.core.validation import Rules
-from ojs_stream.core.world import World, system_command
+from ojs_stream.core.world import World
 from ojs_stream.errors import UnavailableError
 from ojs_stream.forever import forever
-from ojs_stream.log.codec import encode_pack, pack_headers
+from ojs_stream.log.beginning import begin_log
 from ojs_stream.log.gateway import STALLED_S, Gateway, PackBounds
 from ojs_stream.log.producer import LogProducer
 from ojs_stream.log.reader import LogEnds, LogReader, LogRecord
@@ -115,13 +114,8 @@ class Runtime:
         ends = await self.ends.end_offsets(range(self.homes))
         for home, end in ends.items():
             if end == 0:
-                await self._genesis(home)
+                await begin_log(self.producer, self.topics.commands, home, homes=self.homes)
             self.positions.raise_to(home, max(end - 1, 0))
-
-    async def _genesis(self, home: int) -> None:
-        command: Genesis = system_command(Genesis, log_id=stamp.new_token(8), partitions=self.homes)
-        value = encode_pack([_encoder.encode(command)])
-        await self.producer.send(self.topics.commands, home, value, headers=pack_headers(1, ["genesis"]))
 
     def _build(self) -> None:
         settings = self.settings

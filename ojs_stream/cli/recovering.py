@@ -2,79 +2,41 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from dataclasses import replace as replaced
 from time import perf_counter
-from typing import Self
 
-import uvloop
-from redis.exceptions import RedisError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
-from ojs_stream.errors import OjsError, SettingsError
+from ojs_stream.cli.connecting import KAFKA_WAIT_S, finished, progress_on
+from ojs_stream.cli.place import Place
+from ojs_stream.errors import SettingsError
 from ojs_stream.log.reader import LogReader
 from ojs_stream.log.topics import Topics, homes_of
 from ojs_stream.replay.folding import HomeFold, fast_folding
 from ojs_stream.replay.rebuilding import replay
 from ojs_stream.replay.restarting import rebuild
 from ojs_stream.replay.verifying import Difference, compare_stores, verify_home
-from ojs_stream.settings import Settings
 from ojs_stream.store.connections import open_redis
 from ojs_stream.store.redis import RedisStore
-from ojs_stream.telemetry import configure_logs
 
-DIFFERENT, FAILED = 1, 2
-"""Exit codes: what was compared is not equal; it could not be done."""
-KAFKA_WAIT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the log and the state are."""
-
-    brokers: str
-    redis_url: str
-    namespace: str
-
-    def checked(self) -> Self:
-        """As the settings of a worker would have it; ``SettingsError`` when one is wrong."""
-        given = {"KAFKA_BROKERS": self.brokers, "REDIS_URL": self.redis_url, "OJS_NAMESPACE": self.namespace}
-        settings = Settings.from_env({**os.environ, **given})
-        return type(self)(settings.kafka_brokers, settings.redis_url, settings.namespace)
+DIFFERENT = 1
+"""Exit code: what was compared is not equal."""
 
 
 def run(place: Place, work: Callable[[Tool], Awaitable[int]]) -> int:
-    """The exit code of ``work``; what went wrong is one red sentence."""
-    configure_logs(level=logging.WARNING)
-    console = Console(stderr=True)
-    try:
-        with fast_folding():
-            return uvloop.run(_with_tool(place.checked(), console, work))
-    except (OjsError, RedisError, OSError, TimeoutError) as error:
-        console.print(_sentence(place, error), style="red", markup=False, highlight=False)
-        return FAILED
-    except KeyboardInterrupt:
-        console.print("Stopped.")
-        return FAILED
-
-
-def _sentence(place: Place, error: Exception) -> str:
-    if isinstance(error, OjsError):
-        return str(error)
-    return f"Redis at {place.redis_url} does not answer: {str(error) or type(error).__name__}."
+    """The exit code of ``work``."""
+    with fast_folding():
+        return finished(place, lambda checked, console: _with_tool(checked, console, work))
 
 
 async def _with_tool(place: Place, console: Console, work: Callable[[Tool], Awaitable[int]]) -> int:
     redis = open_redis(place.redis_url)
     try:
         async with LogReader.open(place.brokers) as reader:
-            topics = Topics(place.namespace)
-            homes = await homes_of(place.brokers, topics, wait_s=KAFKA_WAIT_S)
+            homes = await homes_of(place.brokers, Topics(place.namespace), wait_s=KAFKA_WAIT_S)
             return await work(Tool(place, console, reader, RedisStore(redis, place.namespace), homes))
     finally:
         await redis.aclose()
@@ -186,8 +148,7 @@ class Tool:
 
     @contextmanager
     def _bar(self, what: str, totals: Mapping[int, int]) -> Iterator[Bar]:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self._console) as progress:
+        with progress_on(self._console) as progress:
             yield Bar(progress, what, totals)
 
     def _judged(self, found: Difference | None, other: str, equal: str) -> int:

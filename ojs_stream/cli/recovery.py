@@ -1,10 +1,16 @@
-"""``ojs-stream replay``, ``verify`` and ``rebuild``: what they are asked. The work is in ``recovering``."""
+"""``ojs-stream replay``, ``verify``, ``rebuild``, ``export`` and ``import``: what they are asked.
+
+The work is in ``recovering`` and ``moving``, which are imported when they are needed: ``--help`` stays fast.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ojs_stream.cli.place import Place
 
 Brokers = Annotated[
     str, typer.Option("--broker", envvar="KAFKA_BROKERS", help="Kafka brokers, host:port,host:port.")
@@ -27,7 +33,7 @@ def replay(
     """Fold the log into an empty Redis: the state of now, without any worker."""
     from ojs_stream.cli import recovering  # noqa: PLC0415 - keeps --help fast
 
-    place = recovering.Place(broker, into, namespace)
+    place = Place(broker, into, namespace)
     raise typer.Exit(recovering.run(place, lambda tool: tool.replay(partition)))
 
 
@@ -44,7 +50,7 @@ def verify(
     """
     from ojs_stream.cli import recovering  # noqa: PLC0415 - keeps --help fast
 
-    place = recovering.Place(broker, redis_url, namespace)
+    place = Place(broker, redis_url, namespace)
     if other_redis_url:
         raise typer.Exit(recovering.run(place, lambda tool: tool.compare(other_redis_url, partition)))
     raise typer.Exit(recovering.run(place, lambda tool: tool.verify(partition)))
@@ -59,11 +65,40 @@ def rebuild(
     """Have a running worker drop a partition's state and fold it again; the others go on, this one answers 503."""
     from ojs_stream.cli import recovering  # noqa: PLC0415 - keeps --help fast
 
-    place = recovering.Place(broker, redis_url, namespace)
+    place = Place(broker, redis_url, namespace)
     raise typer.Exit(recovering.run(place, lambda tool: tool.rebuild(partition)))
+
+
+def export(
+    file: Annotated[Path, typer.Argument(help="The file to write.")],
+    redis_url: Annotated[str, typer.Option("--redis", envvar="REDIS_URL", help="The Redis with the state.")] = (
+        REDIS_DEFAULT
+    ),
+    broker: Brokers = BROKERS_DEFAULT,
+    namespace: Namespace = "ojs",
+) -> None:
+    """Write the whole state of a namespace that is at rest into a file: stop its workers first."""
+    from ojs_stream.cli import moving  # noqa: PLC0415 - keeps --help fast
+
+    raise typer.Exit(moving.run_export(Place(broker, redis_url, namespace), file))
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A file of `ojs-stream export`.")],
+    partitions: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Partitions of the new log; 8 if it is to be made.")
+    ] = None,
+    broker: Brokers = BROKERS_DEFAULT,
+    namespace: Namespace = "ojs",
+) -> None:
+    """Bring an exported state into an empty namespace, whatever its number of partitions, through its log."""
+    from ojs_stream.cli import moving  # noqa: PLC0415 - keeps --help fast
+
+    raise typer.Exit(moving.run_import(Place(broker, REDIS_DEFAULT, namespace), file, partitions))
 
 
 def attach(cli: typer.Typer) -> None:
     """Make them commands of ``ojs-stream``."""
-    for command in (replay, verify, rebuild):
+    for command in (replay, verify, rebuild, export):
         cli.command()(command)
+    cli.command("import")(import_)

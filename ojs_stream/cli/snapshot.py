@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ojs_stream.cli.place import Place
 from ojs_stream.cli.recovery import BROKERS_DEFAULT, REDIS_DEFAULT, Brokers, Namespace, Partition, RedisUrl
 
 
@@ -35,7 +36,6 @@ def snapshot(
     Exit code 0: done, or nothing new. 2: a partition could not be done; the reason is printed.
     """
     from ojs_stream.cli import snapshotting  # noqa: PLC0415 - keeps --help fast
-    from ojs_stream.cli.recovering import Place  # noqa: PLC0415 - as above
 
     raise typer.Exit(snapshotting.run(Place(broker, redis_url, namespace), partition, trim=trim))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -10,14 +9,15 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-import uvloop
 from redis.exceptions import RedisError
 from rich.console import Console
 from rich.progress import Progress
 
 import ojs_stream
 from ojs_stream import stamp
-from ojs_stream.cli.recovering import FAILED, KAFKA_WAIT_S, Bar, Place
+from ojs_stream.cli.connecting import FAILED, KAFKA_WAIT_S, finished, progress_on
+from ojs_stream.cli.place import Place
+from ojs_stream.cli.recovering import Bar
 from ojs_stream.errors import OjsError, SettingsError
 from ojs_stream.log.producer import LogProducer
 from ojs_stream.log.reader import LogReader
@@ -27,7 +27,6 @@ from ojs_stream.replay.folding import HomeFold, Tell, fast_folding, tell_nobody
 from ojs_stream.replay.snapshotting import Snapshots, Stamps
 from ojs_stream.store.connections import open_redis
 from ojs_stream.store.unsent import Unsent, unsent_of
-from ojs_stream.telemetry import configure_logs
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -41,37 +40,26 @@ MIB = 1024 * 1024
 def run(place: Place, partition: int | None, *, trim: bool) -> int:
     """The exit code."""
     os.nice(NICENESS)
-    configure_logs(level=logging.WARNING)
-    console = Console(stderr=True)
-    try:
-        with fast_folding():
-            return uvloop.run(_all(place.checked(), console, partition, trim=trim))
-    except (OjsError, RedisError, OSError, TimeoutError) as error:
-        _complain(console, str(error) or type(error).__name__)
-        return FAILED
-    except KeyboardInterrupt:
-        _complain(console, "Stopped: the log and the snapshots before are as they were.")
-        return FAILED
-
-
-def _complain(console: Console, sentence: str) -> None:
-    console.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
+    with fast_folding():
+        return finished(place, lambda checked, console: _all(checked, console, partition, trim=trim))
 
 
 async def _all(place: Place, console: Console, partition: int | None, *, trim: bool) -> int:
     async with _connected(place) as tool:
-        chosen = tool.chosen(partition)
-        failed = 0
-        with Progress(console=console, transient=True) as progress:
-            for home in chosen:
+        code = 0
+        with progress_on(console) as progress:
+            for home in tool.chosen(partition):
                 try:
                     print(await tool.make(home, progress))
                     if trim:
                         print(await tool.trim(home))
                 except (OjsError, RedisError, OSError, TimeoutError) as error:
-                    _complain(console, f"Partition {home}: {str(error) or type(error).__name__}")
-                    failed += 1
-    return FAILED if failed else 0
+                    reason = str(error) or type(error).__name__
+                    console.print(
+                        f"Partition {home}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True
+                    )
+                    code = FAILED
+    return code
 
 
 @asynccontextmanager

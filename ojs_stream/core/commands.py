@@ -17,6 +17,7 @@ from ojs_stream.core.records import (
     Flow,
     Hold,
     JobRecord,
+    Key,
     LimitRule,
     OverlapPolicy,
     Override,
@@ -581,6 +582,31 @@ class DropWorkflow(Command, frozen=True, kw_only=True, omit_defaults=True, tag="
     id: str
 
 
+class Entry(Struct, frozen=True, gc=False):
+    """A record that comes from another log, as this home is to have it."""
+
+    key: Key
+    record: Raw
+
+
+class ImportPart(Command, frozen=True, kw_only=True, omit_defaults=True, tag="import_part"):
+    """From the import tool: records for this home, which has none yet; parts are numbered from 0 on."""
+
+    id: str
+    """What is imported: a hash of it."""
+    part: int
+    entries: tuple[Entry, ...]
+    sequence: int = 0
+    """The highest sequence that any of its homes had."""
+
+
+class ImportEnd(Command, frozen=True, kw_only=True, omit_defaults=True, tag="import_end"):
+    """From the import tool, once every home has all of its parts: work may begin."""
+
+    id: str
+    parts: int
+
+
 AnyCommand = (
     Genesis
     | Reset
@@ -633,4 +659,6 @@ AnyCommand = (
     | CancelWorkflow
     | CancelMembers
     | DropWorkflow
+    | ImportPart
+    | ImportEnd
 )

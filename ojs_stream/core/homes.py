@@ -30,6 +30,14 @@ def home_of(name: str, homes: int) -> int:
     return (_murmur2(name.encode()) & 0x7FFFFFFF) % homes
 
 
+def note_home(job_id: str, homes: int) -> int:
+    """Where whoever goes by a server-made id finds its job, or a note of where it is.
+
+    It is the home in the id, unless the job comes from a log with more homes than this one has.
+    """
+    return home_in_id(job_id) % homes
+
+
 def home_in_id(job_id: str) -> int:
     """The home written into a server-made job id. A client's id has arbitrary bits here: it may be wrong."""
     return int(job_id[-3:], 16) & (HOMES_MAX - 1)

@@ -663,6 +663,14 @@ class ReplayRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was answered; of whole jobs only their heads."""
 
 
+class ImportRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How much of an import a home has got. It stays: a namespace is filled by one import only."""
+
+    id: str
+    parts: int = 0
+    ended: bool = False
+
+
 Record = (
     JobRecord
     | Moved
@@ -680,6 +688,7 @@ Record = (
     | LimitRecord
     | SlotRecord
     | ReplayRecord
+    | ImportRecord
 )
 
 
@@ -711,6 +720,8 @@ class HomeState(Struct, frozen=True, kw_only=True):
     """Per destination home the number of the last message issued."""
     marks: dict[str, int] = {}
     """Per source the number of the highest message already folded."""
+    importing: bool | UnsetType = UNSET
+    """Its records are being brought from elsewhere: until all homes have theirs nothing else happens here."""
 
 
 def ready_score(priority: int, sequence: int) -> int:
@@ -891,6 +902,15 @@ def key_of_member(member: str) -> Key:
     return (kind, name) if colon else ("job", member)
 
 
+def key_of_name(name: str) -> Key:
+    """The key of a record from its parts with colons between them; a part may have colons of its own."""
+    kind, _, rest = name.partition(":")
+    if kind not in ("minute", "step", "plan"):
+        return kind, rest
+    owner, _, number = rest.rpartition(":")
+    return kind, owner, number
+
+
 _job_encoder = msgspec.json.Encoder()
 
 
@@ -924,6 +944,7 @@ _DECODERS: dict[str, msgspec.json.Decoder[Record]] = {
     "limit": msgspec.json.Decoder(LimitRecord),
     "slot": msgspec.json.Decoder(SlotRecord),
     "replay": msgspec.json.Decoder(ReplayRecord),
+    "import": msgspec.json.Decoder(ImportRecord),
 }
 RECORD_KINDS = frozenset(_DECODERS)
 """The first parts of the keys of records; all other keys are indexes."""

@@ -8,7 +8,8 @@ it is).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import Any, Literal, get_args
 
 from msgspec import Raw
@@ -29,6 +30,8 @@ _FIELDS = ("keys", "key", "args_keys", "meta_keys", "period", "period_ms", "with
 NAMES_MAX = 100
 """So many names one list of a rule may have."""
 OWN_KEY_BYTES_MAX = 1_024
+ARGS_TRIED_MAX, META_TRIED_MAX = 6, 4
+"""So many members of each are tried in all combinations when a fingerprint is to be explained."""
 
 
 def unique_rule(given: Values, draft: Values, homes: int) -> UniqueRule:
@@ -37,7 +40,7 @@ def unique_rule(given: Values, draft: Values, homes: int) -> UniqueRule:
     if unknown:
         raise bad_field("unique", f"has the unknown field {unknown[0]!r}, its fields are {', '.join(_FIELDS)}")
     dimensions = _dimensions(given, draft)
-    key = hashlib.sha256(canonical(dimensions).encode("utf-8", "surrogatepass")).hexdigest()
+    key = _fingerprint(dimensions)
     return UniqueRule(
         key=key,
         # With the queue in it nobody else can want the fingerprint: its lock is where the job is.
@@ -46,6 +49,44 @@ def unique_rule(given: Values, draft: Values, homes: int) -> UniqueRule:
         period_ms=_period(given),
         on_conflict=_on_conflict(given.get("on_conflict")),
     )
+
+
+def _fingerprint(dimensions: Values) -> str:
+    return hashlib.sha256(canonical(dimensions).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def has_queue(key: str, *, kind: str, queue: str, args: Raw, meta: Raw) -> bool:
+    """Whether a job's fingerprint has this queue in it. A rule does not say: it is found out by trying.
+
+    A rule that names more than a few members of ``args`` or ``meta`` is not found.
+    """
+    for some_args in _args_choices(load_exact(bytes(args))):
+        for some_meta in _meta_choices(load_exact(bytes(meta))):
+            if _fingerprint({"type": kind, "queue": queue, **some_args, **some_meta}) == key:
+                return True
+    return False
+
+
+def _args_choices(args: list[Any]) -> Iterator[Values]:
+    """What a rule may have taken of ``args``: nothing, all, or members of its objects."""
+    yield {}
+    yield {"args": args}
+    objects = [item for item in args if isinstance(item, dict)]
+    for wanted in _name_choices({name for item in objects for name in item}, ARGS_TRIED_MAX):
+        chosen = [_members(item, wanted) for item in objects]
+        yield {"args": [members for members in chosen if members]}
+
+
+def _meta_choices(meta: Values) -> Iterator[Values]:
+    yield {}
+    for wanted in _name_choices(set(meta), META_TRIED_MAX):
+        yield {"meta": _members(meta, wanted)}
+
+
+def _name_choices(names: set[str], names_max: int) -> Iterator[list[str]]:
+    first = sorted(names)[:names_max]
+    for count in range(1, len(first) + 1):
+        yield from map(list, combinations(first, count))
 
 
 def deciding_home(jobs: Sequence[NewJob], homes: int) -> int:

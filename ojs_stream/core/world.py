@@ -136,6 +136,7 @@ class World:
         self.grace = state.grace
         self.sent = state.sent
         self.marks = state.marks
+        self.importing = state.importing is True
         self.blank = False
         """After a reset: what is not in memory does not exist."""
         self.wiped: frozenset[str] = frozenset()
@@ -206,6 +207,7 @@ class World:
             self.watched,
             self.sent,
             self.marks,
+            self.importing,
         )
 
     def _restore(self, state: tuple[Any, ...]) -> None:
@@ -218,6 +220,7 @@ class World:
             self.watched,
             self.sent,
             self.marks,
+            self.importing,
         ) = state
 
     def _assign(self, target: dict[Any, Any], key: Any, value: Any) -> None:
@@ -593,6 +596,7 @@ class World:
             grace=self.grace,
             sent=self.sent,
             marks=self.marks,
+            importing=self.importing or UNSET,
         )
 
 

@@ -6,6 +6,7 @@ beside: answering, sending, watching. So the outbox holds only what nobody is kn
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import contextmanager
@@ -71,6 +72,7 @@ class HomeFold:
         homes: int,
         applied: int | None,
         outgoing: Outgoing | None = None,
+        overlaps: bool = False,
     ) -> None:
         self.home = state.home
         self.homes = homes
@@ -82,15 +84,26 @@ class HomeFold:
         self.store = store
         self.outgoing = outgoing
         """``None``: everything stays in the outbox."""
+        self._overlaps = overlaps
+        """The next round is folded while the store writes the last one. ``settle`` waits for that."""
+        self._writing: asyncio.Task[None] | None = None
         self._known = Known()
 
     @classmethod
-    async def begin(cls, store: FoldStore, home: int, *, homes: int, outgoing: Outgoing | None = None) -> Self:
+    async def begin(
+        cls,
+        store: FoldStore,
+        home: int,
+        *,
+        homes: int,
+        outgoing: Outgoing | None = None,
+        overlaps: bool = False,
+    ) -> Self:
         """At the position that the store has; an empty home begins at the first record of its log."""
         applied, state = await store.position(home)
         if applied is None or state is None:
             applied, state = None, HomeState(home=home)
-        return cls(store, state, homes=homes, applied=applied, outgoing=outgoing)
+        return cls(store, state, homes=homes, applied=applied, outgoing=outgoing, overlaps=overlaps)
 
     @property
     def next(self) -> int:
@@ -105,16 +118,35 @@ class HomeFold:
     async def _round(self, records: Sequence[LogRecord]) -> None:
         entries = [entry_of(record) for record in records]
         done = HomeRound(self.state, entries, homes=self.homes, expected=self.applied, known=self._known)
-        await fold_rounds(self.store, [done])
+        await fold_rounds(self.store, [done], before_load=self.settle)
         if not done.sound:
             raise FencedError(f"home {self.home}: somebody else writes there")
-        (error,) = await self.store.commit([self._commit_of(done)])
-        if error is not None:
-            raise error
+        commit = self._commit_of(done)
+        await self.settle()
+        await self._begin_write(commit)
         self._known.learn(done.world)
         self.state, self.applied = done.world.state(), done.last_offset
         self.records += len(records)
         self.commands += sum(len(entry.commands) for entry in entries)
+
+    async def _begin_write(self, commit: Commit) -> None:
+        if not self._overlaps:
+            await self._write(commit)
+            return
+        self._writing = asyncio.create_task(self._write(commit))
+        # It is sent now; the answer may take its time.
+        await asyncio.sleep(0)
+
+    async def _write(self, commit: Commit) -> None:
+        (error,) = await self.store.commit([commit])
+        if error is not None:
+            raise error
+
+    async def settle(self) -> None:
+        """Wait until the last round is in the store."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await writing
 
     def _commit_of(self, done: HomeRound) -> Commit:
         commit = commit_of(
@@ -154,6 +186,7 @@ async def fold_log(fold: HomeFold, reader: Reader, topic: str, stop: int, *, tel
     async for records in log_after(fold, reader, topic, stop):
         await fold.take(records)
         tell(fold)
+    await fold.settle()
 
 
 async def log_after(fold: HomeFold, reader: Reader, topic: str, stop: int) -> AsyncIterator[list[LogRecord]]:

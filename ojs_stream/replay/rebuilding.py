@@ -83,7 +83,7 @@ async def replay(
         tails = {name: await reader.tail_position(topics.of(name), home) for name in OUTBOX_TOPICS}
         arrivals = Arrivals(tails, _marks_of(home, others, folds))
         await base_if_trimmed(reader, store, topics, home, homes=homes)
-        folds[home] = await HomeFold.begin(store, home, homes=homes, outgoing=arrivals)
+        folds[home] = await HomeFold.begin(store, home, homes=homes, outgoing=arrivals, overlaps=True)
     await _take_turns(reader, topics.commands, folds, tell)
     for fold in folds.values():
         await _tidy(store, fold)

@@ -55,4 +55,9 @@ def is_state(name: str) -> bool:
 
 def is_string(name: str) -> bool:
     """Whether a key (without prefix) of the compared state holds one value: a record or the home's own."""
-    return name in ("applied", "home") or name.partition(":")[0] in RECORD_KINDS
+    return name in ("applied", "home") or is_record(name)
+
+
+def is_record(name: str) -> bool:
+    """Whether a key (without prefix) is that of a record."""
+    return name.partition(":")[0] in RECORD_KINDS

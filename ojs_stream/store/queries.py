@@ -90,7 +90,7 @@ class Queries:
         self.workers = WorkerReads(reads)
         self.limits = LimitReads(reads)
         self.events = EventReads(reads)
-        self.workflows = WorkflowReads(reads)
+        self.workflows = WorkflowReads(reads, self.jobs)
         self.crons = CronReads(reads)
         self.locks = LockReads(reads)
         self._look: _Look | None = None

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ojs_stream.core.homes import home_in_id
+from ojs_stream.core.homes import note_home
 from ojs_stream.core.names import is_job_id
 from ojs_stream.core.records import JobRecord, StepRecord, WorkflowRecord, decode_record
 from ojs_stream.store import keys
 from ojs_stream.store.reads import Read, Reads
-from ojs_stream.store.scans import CHUNK, Listed, Newest, Page, Window, newest_page, read_jobs, resumed
+from ojs_stream.store.scans import CHUNK, Listed, Newest, Page, Window, newest_page, resumed
 
 LIVE_JOBS_MAX = 250
 """So many jobs of steps that run are looked at for their present state."""
 
 Keep = Callable[[WorkflowRecord], bool]
+Lookup = Callable[[list[str]], Awaitable[dict[str, tuple[int, JobRecord]]]]
+"""(home, record) of jobs by id, wherever they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +36,22 @@ FoundWorkflows = Listed[WorkflowRecord]
 class WorkflowReads:
     """Reads of workflow records."""
 
-    def __init__(self, reads: Reads) -> None:
+    def __init__(self, reads: Reads, jobs: Lookup) -> None:
         self._reads = reads
+        self._jobs = jobs
 
     async def whole(self, workflow_id: str) -> WholeWorkflow | None:
         """The workflow and everything in it; ``None`` if there is none."""
-        home = home_in_id(workflow_id) if is_job_id(workflow_id) else self._reads.homes
-        if home >= self._reads.homes:
+        if not is_job_id(workflow_id):
             return None
+        home = note_home(workflow_id, self._reads.homes)
         record = _workflow_of(await self._reads.one(home, "GET", ("workflow", workflow_id)))
         if record is None:
             return None
         steps = await self._steps(home, record)
         running = [step.job_id for step in steps if step.state == "pending"][:LIVE_JOBS_MAX]
-        found = await read_jobs(self._reads, [(home_in_id(job_id), job_id) for job_id in running])
-        return WholeWorkflow(record, steps, {job.job.id: job for job in found if job})
+        found = await self._jobs(running)
+        return WholeWorkflow(record, steps, {job_id: job for job_id, (_, job) in found.items()})
 
     async def _steps(self, home: int, record: WorkflowRecord) -> list[StepRecord]:
         namespace = self._reads.namespace

@@ -14,7 +14,7 @@ from ojs_stream.core.bodies import parse_reason
 from ojs_stream.core.commands import CancelWorkflow, StartWorkflow
 from ojs_stream.core.envelope import bad_field
 from ojs_stream.core.fold.results import reference
-from ojs_stream.core.homes import home_in_id
+from ojs_stream.core.homes import note_home
 from ojs_stream.core.names import is_job_id
 from ojs_stream.core.records import Flow, StepRecord, WorkflowRecord
 from ojs_stream.core.times import iso
@@ -80,9 +80,9 @@ async def cancel(call: Call) -> Answer:
     """DELETE /workflows/{id}?reason, POST /workflows/{id}/cancel -> the workflow and how many steps it lost."""
     reason = call.request.query.get("reason") or parse_reason(await call.body())
     workflow_id = call.path("id")
-    home = home_in_id(workflow_id) if is_job_id(workflow_id) else call.ctx.homes
-    if home >= call.ctx.homes:
+    if not is_job_id(workflow_id):
         raise not_found("workflow", workflow_id)
+    home = note_home(workflow_id, call.ctx.homes)
     command = CancelWorkflow(id=workflow_id, reason=reason[:1_000], **call.base)
     data = (await call.submit(home, command)).data
     more = {

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
@@ -12,7 +10,8 @@ from ojs_stream.core.homes import home_of
 from ojs_stream.core.names import DEFAULT_CONFIG
 from tests.conftest import WorkerFactory
 from tests.support.client import Client, Load, finish_all, until
-from tests.support.servers import BrokerHandle, RedisHandle, clean_env
+from tests.support.servers import BrokerHandle, RedisHandle
+from tests.support.tool import Tool, database
 
 HOMES = 4
 QUEUES = [
@@ -20,39 +19,6 @@ QUEUES = [
 ]
 # Stats of every queue look at the home of the template, too.
 REBUILT = (home_of(DEFAULT_CONFIG, HOMES) + 1) % HOMES
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a command has said."""
-
-    code: int | None
-    out: str
-    err: str
-
-
-class Tool:
-    """The command line, in processes of its own."""
-
-    def __init__(self, kafka: BrokerHandle, namespace: str) -> None:
-        self._env = {**clean_env(), "KAFKA_BROKERS": kafka.bootstrap, "OJS_NAMESPACE": namespace}
-
-    async def __call__(self, *words: str) -> Ended:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "ojs_stream.cli",
-            *words,
-            env=self._env,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate()
-        return Ended(process.returncode, out.decode(), err.decode())
-
-
-def database(server: RedisHandle, number: int) -> str:
-    return f"{server.url.rpartition('/')[0]}/{number}" if server.url.count("/") > 2 else f"{server.url}/{number}"
 
 
 async def _enqueue_in_all_states(client: Client, url: str) -> list[str]:
@@ -98,7 +64,7 @@ async def test_a_server_at_work_is_verified_and_one_of_its_partitions_folded_ane
         assert [str(answer) for answer in load.wrong + load.unsettled] == []
         await finish_all(client, worker.url, QUEUES)
         assert await worker.terminate()
-        await _replay_into_a_copy(tool, mine, copy, namespace)
+        await _replay_into_a_copy(tool, mine, copy)
         second = await worker_factory(redis_url=copy, partitions=HOMES)
         await client.enqueue(second.url, QUEUES[0])
 
@@ -117,20 +83,13 @@ async def _look_at_others(client: Client, url: str, seen: set[int]) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _replay_into_a_copy(tool: Tool, mine: str, copy: str, namespace: str) -> None:
+async def _replay_into_a_copy(tool: Tool, mine: str, copy: str) -> None:
     one = await tool("replay", "--into", copy, "--partition", "1")
     assert (one.code, one.out[:20]) == (0, "Rebuilt partition 1:"), one
     refused = await tool("replay", "--into", copy)
-    assert (refused.code, "empty Redis only" in refused.err.replace("\n", " ")) == (2, True), refused
+    assert (refused.code, "empty Redis only" in refused.err) == (2, True), refused
     async with Redis.from_url(copy) as redis:
         await redis.flushdb()
     every = await tool("replay", "--into", copy)
     assert (every.code, every.out[:21]) == (0, "Rebuilt 4 partitions:"), every
     assert (await tool("verify", mine, copy)).code == 0
-    async with Redis.from_url(copy) as redis:
-        before = int(await redis.get(f"{{{namespace}:3}}:applied"))
-        await redis.set(f"{{{namespace}:3}}:applied", before - 1)
-    apart = await tool("verify", copy, "--partition", "3")
-    assert apart.code == 1, apart
-    async with Redis.from_url(copy) as redis:
-        await redis.set(f"{{{namespace}:3}}:applied", before)

@@ -19,6 +19,7 @@ from ojs_stream.core.fold import (
     enqueue,
     holds,
     home,
+    importing,
     leases,
     lifecycle,
     limits,
@@ -99,6 +100,8 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.CancelWorkflow: workflows.cancel_workflow,
     c.CancelMembers: workflows.cancel_members,
     c.DropWorkflow: workflows.drop_workflow,
+    c.ImportPart: importing.import_part,
+    c.ImportEnd: importing.import_end,
 }
 
 OBSERVERS: dict[WatcherKind, Callable[[World, Watcher, c.JobNote], None]] = {
@@ -202,6 +205,8 @@ def _handle(world: World, command: c.AnyCommand) -> Outcome | None:
     internal = command.source and not command.source.startswith(BULK_SOURCE)
     if command.epoch < world.epoch and (internal or isinstance(command, c.Promote)):
         return Outcome(code="conflict", message="The command is of an epoch before the last reset.")
+    if world.importing and not internal:
+        importing.check_allowed(command)
     return HANDLERS[type(command)](world, command)
 
 

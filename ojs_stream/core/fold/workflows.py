@@ -20,7 +20,7 @@ from ojs_stream.core.fold import replays
 from ojs_stream.core.fold.enqueue import enqueue
 from ojs_stream.core.fold.flows import Run, decider_of, plan_key, records_of, step_key
 from ojs_stream.core.fold.lifecycle import cancel_here
-from ojs_stream.core.homes import home_in_id
+from ojs_stream.core.homes import note_home
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.portions import portions
 from ojs_stream.core.records import Key, StepRecord, Watcher, WorkflowRecord
@@ -158,7 +158,7 @@ def cancel_members(world: World, command: CancelMembers) -> Outcome | None:
     elsewhere: dict[int, list[str]] = {}
     ours: list[str] = []
     for job_id in command.job_ids:
-        home = home_in_id(job_id)
+        home = note_home(job_id, world.homes)
         (ours if home == world.home else elsewhere.setdefault(home, [])).append(job_id)
     world.require([("job", job_id) for job_id in ours])
     for job_id in ours:
