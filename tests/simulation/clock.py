@@ -14,6 +14,7 @@ from ojs_stream import stamp
 from ojs_stream.agents import engine, owner
 from ojs_stream.log import gateway
 from tests.simulation.loop import VirtualLoop
+from tests.simulation.releases import whose
 
 EPOCH_MS = 1_900_000_000_000
 
@@ -36,13 +37,19 @@ class Clock:
 
     def local(self) -> int:
         """What a worker believes."""
-        return self._now(self.local_ms)
+        worker = whose.get()
+        return self._now(self.local_ms + (0 if worker is None else worker.skew_ms))
 
     def step(self, broker_ms: int, local_ms: int) -> None:
         """Somebody sets the clocks."""
         self.broker_ms += broker_ms
         self.local_ms += local_ms
         self._ahead_ms = max(self._ahead_ms, self.broker_ms, self.local_ms)
+
+    def skew(self, worker: Any, skew_ms: int) -> None:
+        """Somebody sets the clock of one worker."""
+        worker.skew_ms = skew_ms
+        self._ahead_ms = max(self._ahead_ms, self.local_ms + skew_ms)
 
     def heal(self) -> None:
         """Both clocks agree, and no instant lies in their future that was promised in their past."""

@@ -66,6 +66,8 @@ class History:
         """What each job that was produced to the bulk topic is marked with -> whether it can be a job at all"""
         self.bulk_ids: dict[str, str] = {}
         """mark -> the job id that the record asks for"""
+        self.touches_are_stored = False
+        """The newer release counts touches in its records."""
         self.tags = itertools.count(1)
         self.ids = itertools.count(1)
 

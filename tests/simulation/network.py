@@ -175,6 +175,10 @@ class Network:
 
     # -- store --------------------------------------------------------------------------------------------
 
+    def wipe(self) -> None:
+        """FLUSHALL."""
+        self.store.wipe({partition for _, partition in self.topics})
+
     def roll_back(self, homes: Sequence[int]) -> None:
         """An older state of some homes is restored: often a little older, or any commit there ever was."""
         there = len(self.store.past)

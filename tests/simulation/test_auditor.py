@@ -10,8 +10,9 @@ import pytest
 
 from tests.simulation import mutations
 from tests.simulation.mutations import Mutation
-from tests.simulation.scenario import simulate
+from tests.simulation.scenario import Scenario, simulate
 
+UPGRADES = 25
 REPLAY = "a replay gives"
 """The replay runs the same broken code or finds the difference by itself: the auditor must not need it."""
 
@@ -54,3 +55,25 @@ def test_the_auditor_uses_no_code_of_the_product() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+class Upgrade(Scenario):
+    """Half of the workers are of a newer release, whose records an older one would cut."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.newer_share = 0.5
+        self.history.touches_are_stored = True
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (mutations.newer_command_buried, "put a command aside: .*version 2"),
+        (mutations.newer_records_rewritten, "was touched . times, its record knows of"),
+    ],
+)
+def test_an_older_release_that_does_not_stop_is_found_out(broken: Mutation, said: str) -> None:
+    with broken():
+        found = [text for seed in range(UPGRADES) for text in Upgrade(seed).run().problems]
+    assert any(re.search(said, text) for text in found)
