@@ -124,6 +124,16 @@ def entry_of(record: LogRecord) -> LogEntry:
     return LogEntry(record.offset, record.timestamp_ms, decode_pack(record.value))
 
 
+def check_version(state: HomeState, holder: str) -> None:
+    """``NewerVersionError`` when only a newer release can read the home's records."""
+    version = 1 if state.v is UNSET else state.v
+    if version > STATE_VERSION:
+        raise NewerVersionError(
+            f"{holder} holds the records of partition {state.home} in version {version}, this release reads 1 to "
+            f"{STATE_VERSION}: {NEWER_CURE}"
+        )
+
+
 def _earlier(one: int | None, other: int | None) -> int | None:
     return other if one is None else one if other is None else min(one, other)
 
@@ -510,12 +520,7 @@ class Owner:
         self.progress = Progress(done, total, what)
 
     def _check_version(self, state: HomeState) -> None:
-        version = 1 if state.v is UNSET else state.v
-        if version > STATE_VERSION:
-            raise NewerVersionError(
-                f"Redis holds the records of partition {self.home} in version {version}, this release reads 1 to "
-                f"{STATE_VERSION}: {NEWER_CURE}"
-            )
+        check_version(state, "Redis")
 
     async def _check_identity(self, reader: Reader) -> None:
         log_id = await self._log_id(reader)

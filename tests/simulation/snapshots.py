@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from ojs_stream.core.records import HomeState
-from ojs_stream.errors import UnavailableError
+from ojs_stream.errors import NewerVersionError, UnavailableError
 from ojs_stream.log.topics import Topics
 from ojs_stream.replay.snapshotting import Snapshots, Stamps
 from ojs_stream.store import keys
@@ -64,7 +64,7 @@ class Photographer:
             await self._maker.make(home, unsent, stamps)
             if trim and unsent is not None:
                 await self._trim(home, unsent.log_id)
-        except (UnavailableError, asyncio.CancelledError):
+        except (UnavailableError, NewerVersionError, asyncio.CancelledError):
             return
 
     async def _trim(self, home: int, log_id: str) -> None:

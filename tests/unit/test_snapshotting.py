@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from ojs_stream.agents.restore import LogSpan, Restore
-from ojs_stream.errors import LogRefusedError, UnavailableError
+from ojs_stream.core.records import STATE_VERSION
+from ojs_stream.errors import LogRefusedError, NewerVersionError, UnavailableError
 from ojs_stream.log.producer import Record
-from ojs_stream.log.snapshots import Manifest, newest
+from ojs_stream.log.snapshots import Manifest, Origin, newest, publish
 from ojs_stream.log.topics import Topics
 from ojs_stream.replay.snapshotting import Snapshots, Stamps
 from ojs_stream.store.commit import Acked
 from ojs_stream.store.memory import MemoryStore
+from ojs_stream.store.snapshot import chunks_of, parts_of
 from ojs_stream.store.unsent import Unsent
 from tests.support.builders import Fold, genesis, nack, queue_at
 from tests.support.memory_topics import MemoryTopics, run
@@ -244,3 +247,19 @@ def test_a_log_without_its_beginning_must_be_that_of_its_newest_snapshot(stack: 
     check(LOG_ID)
     with pytest.raises(LogRefusedError, match=r"is log 00ff00ff00ff00ff by its newest snapshot"):
         check("another")
+
+
+def test_records_of_a_newer_release_are_not_folded_by_this_one(stack: Stack) -> None:
+    stack.make()
+    store = stack.loaded()
+    state = msgspec.json.decode(store.data["{t:0}:home"])
+    parts = {**run(store.dump(0)), "home": msgspec.json.encode({**state, "v": STATE_VERSION + 1})}
+    stack.work(4)
+    stack.write_log()
+    origin = Origin(
+        id="9-x", home=0, homes=HOMES, log_id=LOG_ID, offset=int(parts["applied"]), keys=1, code="9", made_ms=1
+    )
+    _, first = run(stack.topics.bounds(TOPICS.snapshots, 0))
+    run(publish(stack.topics, TOPICS.snapshots, origin, first=first, content=chunks_of(parts_of(parts))))
+    with pytest.raises(NewerVersionError, match="in version 2, this release reads 1 to 1"):
+        stack.make()
