@@ -15,6 +15,7 @@ from tests.simulation.audit_bulk import bulk_kept
 from tests.simulation.audit_cron import crons_kept, overlaps
 from tests.simulation.audit_limits import limits_kept
 from tests.simulation.audit_order import OrderAudit
+from tests.simulation.audit_rest import leases_kept, switches_kept, workers_known
 from tests.simulation.audit_versions import touches_kept
 from tests.simulation.evidence import Event, Evidence, Topics
 from tests.simulation.history import ARGS, Asked, History
@@ -74,13 +75,14 @@ class Audit:
         self.problems += crons_kept(self.evidence)
         self.problems += bulk_kept(self.evidence)
         self.problems += touches_kept(self.evidence)
+        self.problems += switches_kept(self.evidence) + workers_known(self.evidence)
         self._bytes()
         self._nothing_is_left()
         return self.problems
 
     def timely(self) -> list[str]:
         """What only times can tell: the clock of the log must never have been set."""
-        return self._uniques() + limits_kept(self.evidence) + overlaps(self.evidence)
+        return self._uniques() + limits_kept(self.evidence) + overlaps(self.evidence) + leases_kept(self.evidence)
 
     # -- positions ----------------------------------------------------------------------------------------
 

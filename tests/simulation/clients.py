@@ -253,7 +253,7 @@ class Client:
 
     async def _keep(self, job_id: str, worker_id: str) -> None:
         command = Extend(v=1, actor="sim", worker_id=worker_id, job_ids=(job_id,))
-        await self.ask("extend", self._home(job_id), command)
+        await self.ask("extend", self._home(job_id), command, job_id=job_id)
         self._held.append((job_id, worker_id))
 
     async def _back(self, job_id: str, worker_id: str) -> None:
@@ -314,15 +314,21 @@ class Client:
         if self._held:
             worker_id = self._rng.choice(self._held)[1]
             command = Beat(v=1, actor="sim", worker_id=worker_id, dead_after_ms=3_000)
-            await self.ask("beat", home_of(worker_id, self._cluster.homes), command)
+            await self.ask("beat", home_of(worker_id, self._cluster.homes), command, worker_id=worker_id)
 
     async def pause(self) -> None:
         """A queue rests for a while."""
         queue = self._rng.choice(QUEUES)
         home = home_of(queue, self._cluster.homes)
-        await self.ask("pause", home, Pause(v=1, actor="sim", queue=queue))
+        tag = self._history.tag()
+        await self.ask("pause", home, Pause(v=1, actor=tag, queue=queue), tag=tag, queue=queue)
         await asyncio.sleep(self._rng.random())
-        await self.ask("resume", home, Resume(v=1, actor="sim", queue=queue))
+        await self._resume(queue)
+
+    async def _resume(self, queue: str) -> None:
+        tag = self._history.tag()
+        home = home_of(queue, self._cluster.homes)
+        await self.ask("resume", home, Resume(v=1, actor=tag, queue=queue), tag=tag, queue=queue)
 
     # -- operators ----------------------------------------------------------------------------------------
 
@@ -449,8 +455,7 @@ class Client:
     async def resume_all(self) -> None:
         """Whoever has paused a queue may never have come to end it."""
         for queue in QUEUES:
-            home = home_of(queue, self._cluster.homes)
-            await self.ask("resume", home, Resume(v=1, actor="sim", queue=queue))
+            await self._resume(queue)
 
     async def end_crons(self) -> None:
         """Nothing fires any more."""

@@ -13,10 +13,18 @@ import structlog
 from ojs_stream import stamp
 from ojs_stream.agents import engine, owner
 from ojs_stream.log import gateway
+from tests.simulation.history import EPOCH_MS
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.releases import whose
 
-EPOCH_MS = 1_900_000_000_000
+VARIED: dict[tuple[Any, str], tuple[float, ...]] = {
+    # Few messages are held in a short run: some seeds let go of them all the time.
+    (owner, "HELD_MESSAGES_MAX"): (0, 3, owner.HELD_MESSAGES_MAX),
+    # What nobody tells is polled: mostly less often than in the product, which only makes it later.
+    (gateway, "SWEEP_S"): (gateway.SWEEP_S, 3 * gateway.SWEEP_S),
+    (gateway, "AWAIT_POLL_S"): (gateway.AWAIT_POLL_S, 5 * gateway.AWAIT_POLL_S),
+}
+"""Constants of the product that a run may have in another size."""
 
 
 class Clock:
@@ -67,14 +75,14 @@ def patched(loop: VirtualLoop, clock: Clock, rng: Random, journal: list[dict[str
     places = [(gateway, "monotonic"), (engine, "monotonic"), (owner, "monotonic")]
     before = [(module, name, getattr(module, name)) for module, name in places]
     before += [(stamp, name, getattr(stamp, name)) for name in ("now_ms", "dice", "new_token")]
-    before.append((owner, "HELD_MESSAGES_MAX", owner.HELD_MESSAGES_MAX))
+    before += [(module, name, getattr(module, name)) for module, name in VARIED]
     before.append((asyncio, "sleep", asyncio.sleep))
     configured = structlog.get_config()
     try:
         for module, name in places:
             setattr(module, name, loop.time)
-        # Few messages are held in a short run: some seeds let go of them all the time.
-        owner.HELD_MESSAGES_MAX = rng.choice((0, 3, owner.HELD_MESSAGES_MAX))
+        for (module, name), values in VARIED.items():
+            setattr(module, name, rng.choice(values))
         asyncio.sleep = loop.sleep  # type: ignore[assignment]
         stamp.now_ms = clock.local
         stamp.dice = rng.random

@@ -6,6 +6,8 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+EPOCH_MS = 1_900_000_000_000
+"""When a run begins, by clocks that nobody has set."""
 ARGS = b'[18446744073709551616,"\xc3\xa9"]'
 
 

@@ -18,7 +18,7 @@ from ojs_stream.agents.bulk import BulkAgent, BulkRecord
 from ojs_stream.agents.owner import Owner
 from ojs_stream.core import commands as c
 from ojs_stream.core import fold
-from ojs_stream.core.fold import cron, leases, limits
+from ojs_stream.core.fold import cron, leases, limits, queues
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import JobRecord
 from ojs_stream.core.world import World
@@ -256,3 +256,22 @@ def newer_command_buried() -> AbstractContextManager[None]:
 def newer_records_rewritten() -> AbstractContextManager[None]:
     """An older worker goes on with the records of a newer one."""
     return replaced(Owner, "_check_version", lambda *_: None)
+
+
+def extension_forgotten() -> AbstractContextManager[None]:
+    """A heartbeat is answered and extends nothing."""
+    return replaced(leases, "_extend", lambda *_: None)
+
+
+def pause_forgotten() -> AbstractContextManager[None]:
+    """A pause is told and not kept."""
+    real: Any = queues.pause
+
+    def pause(world: World, command: c.Pause) -> Outcome:
+        before = world.queue(command.queue)
+        outcome: Outcome = real(world, command)
+        if before is not None:
+            world.put(("queue", command.queue), before)
+        return outcome
+
+    return replaced_handler(c.Pause, pause)
