@@ -136,33 +136,36 @@ def snapshot_argv(home: int, *, trim: bool) -> list[str]:
 
 async def make_by(argv: Sequence[str]) -> bool:
     """Run a process to its end; what it says is logged. It ends with the task that waits for it."""
+    pipe = asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
         )
     except OSError as error:
         log.warning("a snapshot could not be made", reason=str(error))
         return False
-    text = await _said_by(process)
+    figures, reason = await _said_by(process)
     if process.returncode == 0:
-        log.info("snapshot", said=text)
+        log.info("snapshot", said=figures)
         return True
-    log.warning("a snapshot could not be made", code=process.returncode, reason=text)
+    log.warning("a snapshot could not be made", code=process.returncode, reason=reason)
     return False
 
 
-async def _said_by(process: asyncio.subprocess.Process) -> str:
-    said = b""
+async def _said_by(process: asyncio.subprocess.Process) -> tuple[str, str]:
+    """What came from both of its outputs."""
+    said = b"", b"it took too long"
     try:
         async with asyncio.timeout(MAKE_S_MAX):
-            said, _ = await process.communicate()
+            said = await process.communicate()
     except TimeoutError:
-        said = b"it took too long"
+        log.info("a snapshot takes too long", pid=process.pid)
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
+    return _text(said[0]), _text(said[1])
+
+
+def _text(said: bytes) -> str:
     return said.decode(errors="replace").strip()[-SAID_CHARS_MAX:]
