@@ -54,6 +54,10 @@ class LogRefusedError(OjsError):
     """The log and the store do not belong together; the message names partition, offsets and the way out."""
 
 
+class SnapshotDamagedError(OjsError):
+    """A snapshot is not whole: chunks are missing or changed. An older one may serve."""
+
+
 class NewerVersionError(LogRefusedError):
     """What only a newer release can read: valid, so it is not put aside; nothing after it may be folded here."""
 

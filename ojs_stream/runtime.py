@@ -23,6 +23,7 @@ from ojs_stream.agents.hangs import Hang, Hangs
 from ojs_stream.agents.mirrors import Mirrors
 from ojs_stream.agents.owner import Owner, Wiring
 from ojs_stream.agents.retry import RetryAgent
+from ojs_stream.agents.snapshotter import Rule, Snapshotter, last_of, make_by, snapshot_argv
 from ojs_stream.agents.work import Work
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import HomeState
@@ -182,6 +183,12 @@ class Runtime:
             lookups=Lookups(self.queries.jobs, self.queries.queues.standings),
             topics=self.topics,
         )
+        self.snapshotter = Snapshotter(
+            self.engine.owners.values,
+            Rule(settings.snapshot_every_ms, settings.snapshot_commands),
+            lambda home: last_of(settings.kafka_brokers, self.topics, home),
+            lambda home: make_by(snapshot_argv(home, trim=settings.log_trim)),
+        )
         self.scheduler = self._ticker("run")
         self.reaper = self._ticker("reap")
         self.cron = CronTicker(
@@ -220,6 +227,8 @@ class Runtime:
         self._spawn_forever(self._look_for_hangs, "hangs")
         self._spawn_forever(self.retry_agent.run, "retry-agent")
         self._spawn_forever(self.bulk_agent.run, "bulk-agent")
+        if self.settings.snapshot_every_ms or self.settings.snapshot_commands:
+            self._spawn_forever(self.snapshotter.run, "snapshotter")
 
     def _spawn_forever(self, step: Callable[[], Awaitable[Any]], name: str) -> None:
         self._spawn(forever(name, step), name)

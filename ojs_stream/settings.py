@@ -85,6 +85,15 @@ def _keep(text: str) -> int:
         raise ValueError(f"{error}, or -1 for ever") from error
 
 
+def _every(text: str) -> int:
+    if text == "0":
+        return 0
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or 0 for never") from error
+
+
 def _host(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,253}", text):
         raise ValueError("must be an address or a host name to listen on, such as 127.0.0.1 or 0.0.0.0")
@@ -286,6 +295,26 @@ class Settings:
         _whole(1, 16),
         unit="packs",
         meaning="Packs of a partition that are not applied yet.",
+    )
+    snapshot_every_ms: int = _setting(
+        "OJS_SNAPSHOT_EVERY",
+        "PT6H",
+        _every,
+        unit="ISO 8601",
+        meaning="A partition with news gets a snapshot so often; 0 never because of the time.",
+    )
+    snapshot_commands: int = _setting(
+        "OJS_SNAPSHOT_COMMANDS",
+        "1000000",
+        _whole(0, 10**12),
+        unit="commands",
+        meaning="A partition gets a snapshot after so many; 0 never because of their number.",
+    )
+    log_trim: bool = _setting(
+        "OJS_LOG_TRIM",
+        "0",
+        _switch,
+        meaning="Delete records of the log that two whole snapshots have made superfluous.",
     )
     datadir: Path | None = _setting(  # noqa: RUF009 - a Path does not change
         "OJS_DATADIR",

@@ -20,6 +20,7 @@ from msgspec import UNSET
 from redis.exceptions import RedisError
 
 from ojs_stream import stamp
+from ojs_stream.agents.restore import LogSpan, Restore, nothing_fits
 from ojs_stream.core.commands import Genesis
 from ojs_stream.core.known import Known
 from ojs_stream.core.outcomes import Outcome
@@ -135,12 +136,25 @@ def entry_of(record: LogRecord) -> LogEntry:
     return LogEntry(record.offset, record.timestamp_ms, decode_pack(record.value))
 
 
+def check_version(state: HomeState, holder: str) -> None:
+    """``NewerVersionError`` when only a newer release can read the home's records."""
+    version = 1 if state.v is UNSET else state.v
+    if version > STATE_VERSION:
+        raise NewerVersionError(
+            f"{holder} holds the records of partition {state.home} in version {version}, this release reads 1 to "
+            f"{STATE_VERSION}: {NEWER_CURE}"
+        )
+
+
 def _earlier(one: int | None, other: int | None) -> int | None:
     return other if one is None else one if other is None else min(one, other)
 
 
 class Owner:
     """A home that is assigned to this worker."""
+
+    commands = 0
+    """How many of them this owner has folded."""
 
     def __init__(self, home: int, wiring: Wiring) -> None:
         self.home = home
@@ -357,6 +371,7 @@ class Owner:
         world = done.world
         self._ahead = None
         self.applied = done.last_offset
+        self.commands += sum(len(entry.commands) for entry in done.entries)
         self.state = world.state()
         self._wiring.positions.raise_to(self.home, self.applied)
         self._outbox.add(world.events, world.effects)
@@ -470,17 +485,11 @@ class Owner:
         # In this order: while another owner is still at work, the log may only look longer than it was.
         self.applied, state = await self._wiring.store.position(self.home)
         begin, end = await reader.bounds(topic, self.home)
-        if self.applied is None or state is None:
-            if begin > 0:
-                raise LogRefusedError(
-                    f"Partition {self.home} of {topic} begins at offset {begin} and Redis has no records of it: "
-                    "the state cannot be rebuilt. Restore a Redis backup that is true up to at least "
-                    f"offset {begin - 1}."
-                )
-            if self._is_closed():
-                return
-            await self._wiring.store.clear(self.home, self.applied)
-            self.applied, self.state = None, HomeState(home=self.home)
+        if self._is_closed():
+            return
+        if self.applied is None or state is None or self.applied < 0:
+            # Nothing, a torn state, or a snapshot that somebody has not loaded to its end.
+            await self._begin_anew(reader, begin, end)
             return
         self._check_version(state)
         self.state = state
@@ -490,33 +499,78 @@ class Owner:
                 f"{self.applied}: this is another or a truncated log. Restore the topic, or start with an empty "
                 "Redis or another OJS_NAMESPACE."
             )
+        span = self._span(begin, end, state.log_id)
         if begin > self.applied + 1:
-            raise LogRefusedError(
-                f"Partition {self.home} of {topic} no longer has offsets {self.applied + 1} to {begin - 1}, which "
-                "Redis has not applied. Restore a newer Redis backup, or the topic."
-            )
-        if begin == 0 and end > 0:
+            if not await self._restored(reader, span, self.applied):
+                raise nothing_fits(span, self.applied)
+        elif begin > 0:
+            await self._restore.check_identity(reader, span)
+        elif end > 0:
             await self._check_identity(reader)
 
+    async def _begin_anew(self, reader: Reader, begin: int, end: int) -> None:
+        """From the newest snapshot, or else from the first record."""
+        stored = self.applied
+        self.applied, self.state = None, HomeState(home=self.home)
+        span = self._span(begin, end, await self._log_id(reader) if begin == 0 and end > 0 else "")
+        if await self._restored(reader, span, stored):
+            return
+        if begin > 0:
+            raise nothing_fits(span, None)
+        if not self._is_closed():
+            await self._wiring.store.clear(self.home, stored)
+
+    def _span(self, begin: int, end: int, log_id: str) -> LogSpan:
+        wiring = self._wiring
+        return LogSpan(
+            topic=wiring.topics.commands, home=self.home, homes=wiring.homes, begin=begin, end=end, log_id=log_id
+        )
+
+    @property
+    def _restore(self) -> Restore:
+        wiring = self._wiring
+        return Restore(store=wiring.store, namespace=wiring.namespace, topic=wiring.topics.snapshots)
+
+    async def _restored(self, reader: Reader, span: LogSpan, stored: int | None) -> bool:
+        if not await self._restore.home(reader, span, expected=stored, progress=self._show_progress):
+            return False
+        self.applied, state = await self._wiring.store.position(self.home)
+        if state is None:
+            raise FencedError("the store has changed while a snapshot was loaded")
+        self._check_version(state)
+        self.state = state
+        return True
+
+    def _show_progress(self, done: int, total: int, what: str) -> None:
+        self.progress = Progress(done, total, what)
+
     def _check_version(self, state: HomeState) -> None:
-        version = 1 if state.v is UNSET else state.v
-        if version > STATE_VERSION:
-            raise NewerVersionError(
-                f"Redis holds the records of partition {self.home} in version {version}, this release reads 1 to "
-                f"{STATE_VERSION}: {NEWER_CURE}"
-            )
+        check_version(state, "Redis")
 
     async def _check_identity(self, reader: Reader) -> None:
-        topic = self._wiring.topics.commands
-        async for records in reader.read(topic, self.home, 0, 1):
+        log_id = await self._log_id(reader)
+        if log_id and log_id != self.state.log_id:
+            raise LogRefusedError(
+                f"Partition {self.home} of {self._wiring.topics.commands} is log {log_id}, Redis has records of "
+                f"log {self.state.log_id}: the topic was recreated or the cluster is another one. Start with an "
+                "empty Redis or another OJS_NAMESPACE."
+            )
+
+    async def _log_id(self, reader: Reader) -> str:
+        """The name of a log whose first record is there; empty when that does not tell it."""
+        async for records in self._records(reader, 0, 1):
             commands = self._entry(records[0]).commands
             genesis = commands[0] if commands else None
-            if isinstance(genesis, Genesis) and genesis.log_id != self.state.log_id:
-                raise LogRefusedError(
-                    f"Partition {self.home} of {topic} is log {genesis.log_id}, Redis has records of log "
-                    f"{self.state.log_id}: the topic was recreated or the cluster is another one. Start with an "
-                    "empty Redis or another OJS_NAMESPACE."
-                )
+            return genesis.log_id if isinstance(genesis, Genesis) else ""
+        return ""
+
+    async def _records(self, reader: Reader, start: int, stop: int) -> AsyncIterator[list[LogRecord]]:
+        """Records that were in the log a moment ago. If they are trimmed now, the next look finds a snapshot."""
+        try:
+            async for records in reader.read(self._wiring.topics.commands, self.home, start, stop):
+                yield records
+        except LogRefusedError as error:
+            raise UnavailableError(f"the log has lost its beginning meanwhile: {error}") from error
 
     def _settle_limbo(self) -> None:
         for limbo in self._limbo:
@@ -568,7 +622,7 @@ class Owner:
         _, end = await reader.bounds(topic, self.home)
         self.progress = Progress(done=0, total=max(0, end - self.next))
         while not self.closed:
-            async for records in reader.read(topic, self.home, self.next, end):
+            async for records in self._records(reader, self.next, end):
                 for chunk in portions(records, _bytes_of, count_max=ROUND_RECORDS_MAX, bytes_max=ROUND_BYTES_MAX):
                     await self._fold_gap(chunk)
             # Offsets at the end that hold no record (transaction markers) count as passed.

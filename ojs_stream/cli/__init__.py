@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import ojs_stream
-from ojs_stream.cli import recovery
+from ojs_stream.cli import recovery, snapshot
 
 cli = typer.Typer(
     name="ojs-stream",
@@ -61,6 +61,7 @@ def version() -> None:
 
 
 recovery.attach(cli)
+snapshot.attach(cli)
 
 
 def main() -> None:

@@ -100,7 +100,7 @@ class Tool:
 
             async def look(home: int) -> Difference | None:
                 return await verify_home(
-                    self._reader, self._store, self._topics.commands, home, homes=self._homes, tell=bar.folded
+                    self._reader, self._store, self._topics, home, homes=self._homes, tell=bar.folded
                 )
 
             found = await _first(look, chosen)
@@ -128,7 +128,9 @@ class Tool:
         """Let the owner fold a partition anew."""
         chosen = self._chosen(partition)
         with self._bar("rebuild", await self._ends(chosen)) as bar:
-            applied = await rebuild(self._reader, self._store, self._topics.commands, partition, tell=bar.reached)
+            applied = await rebuild(
+                self._reader, self._store, self._topics, partition, homes=self._homes, tell=bar.reached
+            )
         self._say(f"Partition {partition} is live again, offset {applied} is applied: {bar.figures()}.")
         return 0
 

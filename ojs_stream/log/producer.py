@@ -66,7 +66,8 @@ class Record(Struct, frozen=True, gc=False):
     """Something to append. Without a key and without headers unless told otherwise."""
 
     key: bytes | None
-    value: bytes
+    value: bytes | None
+    """``None`` is a tombstone: compaction removes what the key had."""
     headers: Headers = ()
 
 
@@ -82,9 +83,9 @@ def quiet_aiokafka() -> None:
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
 
 
-def record_bytes(key: bytes | None, value: bytes, headers: Headers = ()) -> int:
+def record_bytes(key: bytes | None, value: bytes | None, headers: Headers = ()) -> int:
     """An upper bound of what a record takes, in bytes, without its batch."""
-    size = len(value) + len(key or b"") + 2 * HEADER_OVERHEAD_BYTES
+    size = len(value or b"") + len(key or b"") + 2 * HEADER_OVERHEAD_BYTES
     for name, content in headers:
         size += len(name) + len(content) + HEADER_OVERHEAD_BYTES
     return size

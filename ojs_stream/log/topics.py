@@ -13,7 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
@@ -30,6 +31,10 @@ RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 2.0
 REQUEST_TIMEOUT_MS = 10_000
 DAY_MS = 86_400_000
+COMPACTED = 0
+"""In place of a retention: the topic keeps the last record of every key."""
+SNAPSHOT_SEGMENT_BYTES = 64 * 1024 * 1024
+"""Compaction leaves the newest segment alone: small ones, so that superseded snapshots really go."""
 
 Result = TypeVar("Result")
 
@@ -72,6 +77,11 @@ class Topics:
         """Dead-lettered jobs."""
         return f"{self.namespace}.dead"
 
+    @property
+    def snapshots(self) -> str:
+        """The state of each home at some offset of the log: the newest two snapshots (compacted)."""
+        return f"{self.namespace}.snapshots"
+
     def of(self, short: str) -> str:
         """The topic of a short name: ``events``, ``retry``, ``dead``, ``commands.dead``."""
         return f"{self.namespace}.{short}"
@@ -94,7 +104,7 @@ class Topics:
         return f"{self.namespace}.scheduled"
 
     def retention_ms(self) -> dict[str, int]:
-        """How long each topic keeps a record, in milliseconds; -1 = for ever."""
+        """How long each topic keeps a record, in milliseconds; -1 = for ever, ``COMPACTED`` = until replaced."""
         return {
             self.commands: -1,
             self.commands_bulk: 7 * DAY_MS,
@@ -102,6 +112,7 @@ class Topics:
             self.events: 7 * DAY_MS,
             self.dead: 180 * DAY_MS,
             self.commands_dead: 30 * DAY_MS,
+            self.snapshots: COMPACTED,
         }
 
 
@@ -151,6 +162,16 @@ async def declare_mirrors(bootstrap: str, names: Sequence[str], *, wait_s: float
         missing = {name: 7 * DAY_MS for name in names if name not in seen.topics}
         await _create(admin, missing, partitions=1, brokers=seen.brokers)
         await _until_led(admin, names)
+
+    await _patiently(bootstrap, wait_s, work)
+
+
+async def delete_before(bootstrap: str, topic: str, partition: int, offset: int, *, wait_s: float) -> None:
+    """Delete the records of a partition below ``offset``; ``UnavailableError`` as in ``declare``."""
+    place = TopicPartition(topic, partition)
+
+    async def work(admin: AIOKafkaAdminClient) -> None:
+        await admin.delete_records({place: RecordsToDelete(before_offset=offset)})
 
     await _patiently(bootstrap, wait_s, work)
 
@@ -251,6 +272,14 @@ def _settings(retention_ms: int, replicas: int) -> dict[str, str]:
         "max.message.bytes": str(MESSAGE_BYTES_MAX),
         "min.insync.replicas": "2" if replicas >= REPLICAS_MAX else "1",
     }
+    if retention_ms == COMPACTED:
+        settings |= {
+            "cleanup.policy": "compact",
+            "retention.ms": "-1",
+            "segment.bytes": str(SNAPSHOT_SEGMENT_BYTES),
+            "segment.ms": str(DAY_MS),
+            "min.cleanable.dirty.ratio": "0.1",
+        }
     if retention_ms < 0:  # the log: its records are the state, and their times are the broker's
         settings |= {"retention.bytes": "-1", _TIMESTAMP: "LogAppendTime"}
     return settings

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, Self
 
-from ojs_stream.agents.owner import ROUND_BYTES_MAX, Reader, entry_of
+from ojs_stream.agents.owner import ROUND_BYTES_MAX, Reader, check_version, entry_of
 from ojs_stream.core.known import Known
 from ojs_stream.core.portions import portions
 from ojs_stream.core.records import HomeState
@@ -103,6 +103,7 @@ class HomeFold:
         applied, state = await store.position(home)
         if applied is None or state is None:
             applied, state = None, HomeState(home=home)
+        check_version(state, "The state to begin with")
         return cls(store, state, homes=homes, applied=applied, outgoing=outgoing, overlaps=overlaps)
 
     @property

@@ -15,6 +15,7 @@ from ojs_stream.core.world import World
 from ojs_stream.errors import OjsError
 from ojs_stream.log.reader import LogReader
 from ojs_stream.log.topics import Topics
+from ojs_stream.replay.basing import base_if_trimmed
 from ojs_stream.replay.folding import HomeFold, Tell, fold_log, tell_nobody
 from ojs_stream.store import keys
 from ojs_stream.store.commit import Acked, Commit, Trim, effect_field, message_field
@@ -81,6 +82,7 @@ async def replay(
     for home in chosen:
         tails = {name: await reader.tail_position(topics.of(name), home) for name in OUTBOX_TOPICS}
         arrivals = Arrivals(tails, _marks_of(home, others, folds))
+        await base_if_trimmed(reader, store, topics, home, homes=homes)
         folds[home] = await HomeFold.begin(store, home, homes=homes, outgoing=arrivals, overlaps=True)
     await _take_turns(reader, topics.commands, folds, tell)
     for fold in folds.values():

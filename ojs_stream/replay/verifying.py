@@ -17,6 +17,8 @@ from msgspec import Struct
 from ojs_stream.core.records import HomeState, decode_record
 from ojs_stream.errors import LogRefusedError, UnavailableError
 from ojs_stream.log.reader import LogReader
+from ojs_stream.log.topics import Topics
+from ojs_stream.replay.basing import base_if_trimmed
 from ojs_stream.replay.folding import HomeFold, Nothing, Tell, fold_log, tell_nobody
 from ojs_stream.store.base import Dump
 from ojs_stream.store.memory import MemoryStore
@@ -43,13 +45,15 @@ class Difference(Struct, frozen=True, kw_only=True):
 
 
 async def verify_home(
-    reader: LogReader, store: RedisStore, topic: str, home: int, *, homes: int, tell: Tell = tell_nobody
+    reader: LogReader, store: RedisStore, topics: Topics, home: int, *, homes: int, tell: Tell = tell_nobody
 ) -> Difference | None:
     """The first difference between a home and the fold of its log, both at the same offsets."""
+    topic = topics.commands
     (applied,) = await store.applied([home])
     if applied is None:
         return await _nothing_there(reader, topic, home)
     memory = MemoryStore(store.namespace)
+    await base_if_trimmed(reader, memory, topics, home, homes=homes, applied=applied)
     fold = await HomeFold.begin(memory, home, homes=homes, outgoing=Nothing())
     await _fold_to(fold, reader, topic, applied, tell)
     seen: set[str] = set()

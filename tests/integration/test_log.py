@@ -105,6 +105,13 @@ async def test_the_log_keeps_everything_and_the_broker_stamps_it(
     assert (settings["retention.ms"], settings["retention.bytes"]) == ("-1", "-1")
 
 
+async def test_snapshots_stay_until_they_are_replaced(admin: AIOKafkaAdminClient, declared: Topics) -> None:
+    asked = ConfigResource(ConfigResourceType.TOPIC, declared.snapshots)
+    (answer,) = await admin.describe_configs([asked])
+    settings = {entry[0]: entry[1] for entry in answer.resources[0][4]}
+    assert (settings["cleanup.policy"], settings["retention.ms"]) == ("compact", "-1")
+
+
 async def test_another_number_of_partitions_is_refused(kafka: BrokerHandle, declared: Topics) -> None:
     with pytest.raises(LogRefusedError, match=r"OJS_PARTITIONS is 5, but .* has 2 partitions"):
         await declare(kafka.bootstrap, declared, partitions=5, wait_s=WAIT_S)

@@ -74,7 +74,7 @@ def patched(loop: VirtualLoop, clock: Clock, rng: Random, journal: list[dict[str
 
     places = [(gateway, "monotonic"), (engine, "monotonic"), (owner, "monotonic")]
     before = [(module, name, getattr(module, name)) for module, name in places]
-    before += [(stamp, name, getattr(stamp, name)) for name in ("now_ms", "dice")]
+    before += [(stamp, name, getattr(stamp, name)) for name in ("now_ms", "dice", "new_token")]
     before += [(module, name, getattr(module, name)) for module, name in VARIED]
     before.append((asyncio, "sleep", asyncio.sleep))
     configured = structlog.get_config()
@@ -86,6 +86,7 @@ def patched(loop: VirtualLoop, clock: Clock, rng: Random, journal: list[dict[str
         asyncio.sleep = loop.sleep  # type: ignore[assignment]
         stamp.now_ms = clock.local
         stamp.dice = rng.random
+        stamp.new_token = lambda size=6: f"{rng.getrandbits(8 * size):0{2 * size}x}"
         structlog.configure(processors=[note])
         yield
     finally:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ojs_stream.core.records import HomeState
-from ojs_stream.errors import UnavailableError
+from ojs_stream.errors import LogRefusedError, UnavailableError
 from ojs_stream.log.producer import Appended, Record
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.store.base import Dump, LoadRequest
@@ -94,6 +94,8 @@ class Network:
         self.outage_until = 0.0
         self.expired: dict[tuple[str, int], int] = {}
         """How many records of a partition its retention has deleted; the audit still sees them."""
+        self.begins: dict[tuple[str, int], int] = {}
+        """The first offset of a partition that somebody has trimmed; the audit still sees what was before it."""
         self.committed: dict[int, int] = {}
         """Partition of the bulk topic -> the offset up to which the group has committed it."""
         self.landing_until = 0.0
@@ -131,6 +133,10 @@ class Network:
         for (topic, partition), log in self.topics.items():
             if topic != f"{NAMESPACE}.commands":
                 self.expired[topic, partition] = len(log)
+
+    def trim(self, topic: str, partition: int, offset: int) -> None:
+        """``delete_records``: nobody can read what is before ``offset`` any more."""
+        self.begins[topic, partition] = max(offset, self.begins.get((topic, partition), 0))
 
     def appended(self, topic: str, partition: int) -> asyncio.Event:
         """Set when there may be something new."""
@@ -246,12 +252,14 @@ class SimReader:
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """See ``Reader``."""
         await self._step()
-        return 0, len(self._net.partition(topic, partition))
+        return self._net.begins.get((topic, partition), 0), len(self._net.partition(topic, partition))
 
     async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncIterator[list[LogRecord]]:
         """See ``Reader``: in chunks of any size."""
         while start < stop:
             await self._step()
+            if start < self._net.begins.get((topic, partition), 0):
+                raise LogRefusedError(f"simulated: offset {start} of {topic} is gone")
             end = min(stop, start + self._net.rng.randint(1, 40))
             chunk = self._net.partition(topic, partition)[start:end]
             if not chunk:

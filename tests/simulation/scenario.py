@@ -25,6 +25,7 @@ from tests.simulation.history import Asked, History
 from tests.simulation.loop import StuckError, VirtualLoop
 from tests.simulation.network import NAMESPACE, Faults, Network
 from tests.simulation.releases import two_releases
+from tests.simulation.snapshots import Photographer
 from tests.support.builders import replay
 from tests.support.recount import recount
 
@@ -73,6 +74,7 @@ class Scenario:
         self.history.touches_are_stored = self.rng.random() < 0.5
         self._note = self.result.journal
         self._clock_was_set = False
+        self._photographers: list[asyncio.Task[None]] = []
 
     def run(self) -> Result:
         """The whole run, in no time."""
@@ -129,6 +131,7 @@ class Scenario:
         self._all_answered(self.history.lines[asked:])
         await self._settle()
         self._leaks()
+        self._photographs()
         await self._audit()
 
     def _begin_log(self) -> None:
@@ -153,6 +156,7 @@ class Scenario:
             self._step_clocks,
             self._outage,
             self._expire,
+            self._snapshot,
             self._change_weather,
         ]
         chosen = self.rng.sample(events, self.rng.randint(0, len(events)))
@@ -215,6 +219,11 @@ class Scenario:
 
     def _expire(self) -> None:
         self.net.expire()
+
+    def _snapshot(self) -> None:
+        photographer = Photographer(self.net, self.homes, self.clock.local)
+        task = asyncio.create_task(photographer.take(self.rng.randrange(self.homes), trim=self.rng.random() < 0.7))
+        self._photographers.append(task)
 
     def _change_weather(self) -> None:
         self.net.faults = Faults.drawn(self.rng)
@@ -280,6 +289,12 @@ class Scenario:
             ):
                 return
         self.result.problems.append("the homes do not come to rest")
+
+    def _photographs(self) -> None:
+        """A snapshot may fail, but only because something was away."""
+        for task in self._photographers:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                self.result.problems.append(f"a snapshot failed: {error!r}")
 
     def _leaks(self) -> None:
         """Owners that were closed must not go on sending."""

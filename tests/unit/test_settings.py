@@ -127,3 +127,16 @@ def test_every_setting_stands_in_the_table() -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(FrozenInstanceError):
         Settings().port = 1  # type: ignore[misc]
+
+
+def test_snapshots_are_made_now_and_then_and_the_log_is_kept_unless_somebody_says_otherwise() -> None:
+    settings = Settings()
+    assert (settings.snapshot_every_ms, settings.snapshot_commands, settings.log_trim) == (
+        DAY_MS // 4,
+        1_000_000,
+        False,
+    )
+    off = Settings.from_env({"OJS_SNAPSHOT_EVERY": "0", "OJS_SNAPSHOT_COMMANDS": "0", "OJS_LOG_TRIM": "true"})
+    assert (off.snapshot_every_ms, off.snapshot_commands, off.log_trim) == (0, 0, True)
+    with pytest.raises(SettingsError, match=r"OJS_SNAPSHOT_EVERY is 'often', it .*, or 0 for never"):
+        Settings.from_env({"OJS_SNAPSHOT_EVERY": "often"})
