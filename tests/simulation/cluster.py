@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
 import msgspec
 
-from ojs_stream.agents.bulk import BulkAgent, BulkRecord, Lookups
+from ojs_stream.agents.bulk import BulkAgent, Lookups, Ways
 from ojs_stream.agents.engine import Engine
 from ojs_stream.agents.owner import Owner, Wiring
 from ojs_stream.agents.retry import RetryAgent
@@ -21,6 +20,7 @@ from ojs_stream.core.validation import Rules
 from ojs_stream.core.world import World
 from ojs_stream.errors import UnavailableError
 from ojs_stream.log.gateway import Gateway, PackBounds
+from ojs_stream.log.intake import BulkRecord
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.log.topics import Topics
 from ojs_stream.store import keys
@@ -33,6 +33,7 @@ from tests.simulation.releases import NEWER, TODAY, whose
 
 T = TypeVar("T")
 TICK_S = 0.2
+INTAKE_WAIT_S = 0.2
 DEADLINE_S = 4.0
 _state_decoder = msgspec.json.Decoder(HomeState)
 _outcome_decoder = msgspec.json.Decoder(Outcome)
@@ -96,12 +97,13 @@ class SimWorker:
         )
         self.engine = Engine(wiring, reader)
         self.retry_agent = RetryAgent(self.gateway.submit_pack)
+        self.intake = SimIntake(self)
         self.bulk_agent = BulkAgent(
             homes=homes,
             rules=Rules(retention=DEFAULT_RETENTION, homes=homes),
-            submit_pack=self.gateway.submit_pack,
+            intake=self.intake,
+            ways=Ways(self.gateway.submit_pack, self.gateway.is_busy, sender),
             lookups=Lookups(self._find, self._standings),
-            sender=sender,
             topics=Topics(NAMESPACE),
         )
         timing: Any = {"owners": lambda: list(self.engine.owners.values()), "submit": self._submit_system}
@@ -255,14 +257,16 @@ class SimWorker:
         """What Faust says: these partitions are yours."""
         self._inside(self.engine.assign, homes)
         for home in sorted(homes - self._deliveries.keys()):
-            deliver = (self._deliver, self._deliver_retries, self._deliver_bulk)
+            deliver = (self._deliver, self._deliver_retries)
             self._deliveries[home] = [self.spawn(one(home)) for one in deliver]
+        self.intake.assign(set(self._deliveries))
 
     def revoke(self, homes: set[int]) -> None:
         """What Faust says: these are yours no more."""
         for home in sorted(homes & self._deliveries.keys()):
             for task in self._deliveries.pop(home):
                 task.cancel()
+        self.intake.assign(set(self._deliveries))
         self._inside(self.engine.revoke, homes)
         for home in homes:
             self.work.forget(home)
@@ -302,29 +306,43 @@ class SimWorker:
                 self.retry_agent.offer(home, record.value)
             at = len(log)
 
-    async def _deliver_bulk(self, partition: int) -> None:
-        """From what the group has committed on; each record is acknowledged by itself, as ``main.py`` does it."""
-        net = self.cluster.net
-        topic = f"{NAMESPACE}.commands.bulk"
-        log = net.partition(topic, partition)
-        at = net.committed.get(partition, 0)
-        acked: set[int] = set()
 
-        def ack(offset: int) -> None:
-            acked.add(offset)
-            if not self.dead and partition in self._deliveries:
-                while net.committed.get(partition, 0) in acked:
-                    net.committed[partition] = net.committed.get(partition, 0) + 1
+class SimIntake:
+    """The bulk topic as the group of the bulk agents has it: see ``Intake``."""
 
-        while True:
-            await self.link.step()
-            while at >= len(log):
-                net.appended(topic, partition).clear()
-                await net.appended(topic, partition).wait()
-            record = log[at]
-            bulk = BulkRecord(partition, record.offset, record.timestamp_ms, record.value)
-            await self.bulk_agent.offer(bulk, partial(ack, record.offset))
-            at += 1
+    def __init__(self, worker: SimWorker) -> None:
+        self._worker = worker
+        self._net = worker.cluster.net
+        self._at: dict[int, int] = {}
+        """What comes next, of the partitions that the group has given to this worker."""
+
+    def assign(self, partitions: set[int]) -> None:
+        """From what the group has committed on."""
+        self._at = {p: self._at.get(p, self._net.committed.get(p, 0)) for p in sorted(partitions)}
+
+    async def take(self, count_max: int) -> list[BulkRecord]:
+        """See ``Intake``."""
+        await self._worker.link.step()
+        taken: list[BulkRecord] = []
+        for partition in self._at:
+            log = self._net.partition(f"{NAMESPACE}.commands.bulk", partition)
+            start = self._at[partition]
+            new = log[start : start + self._net.rng.randint(1, count_max - len(taken))]
+            taken += [BulkRecord(partition, one.offset, one.timestamp_ms, one.value) for one in new]
+            self._at[partition] = start + len(new)
+            if len(taken) == count_max:
+                break
+        if not taken:
+            await asyncio.sleep(INTAKE_WAIT_S)
+        return taken
+
+    async def done(self, records: Sequence[BulkRecord]) -> None:
+        """See ``Intake``: a partition that the group has given to somebody else is not committed."""
+        await self._worker.link.step()
+        for record in records:
+            if not self._worker.dead and record.partition in self._at:
+                known = self._net.committed.get(record.partition, 0)
+                self._net.committed[record.partition] = max(known, record.offset + 1)
 
 
 class Cluster:
