@@ -46,7 +46,7 @@ async def test_a_server_at_work_is_verified_and_one_of_its_partitions_folded_ane
     worker = await worker_factory(redis_url=mine, partitions=HOMES)
     async with Client() as client, Redis.from_url(mine) as redis:
         waiting = await _enqueue_in_all_states(client, worker.url)
-        load = Load(client, [worker.url], QUEUES, clients=4, pause_s=0.02)
+        load = Load(client, [worker.url], QUEUES, clients=3, pause_s=0.15)
         equal = await tool("verify", mine)
         assert (equal.code, equal.out[:6]) == (0, "Equal,"), equal
 
@@ -66,7 +66,7 @@ async def test_a_server_at_work_is_verified_and_one_of_its_partitions_folded_ane
         assert (await tool("verify", mine)).code == 0
         await load.stop()
         assert [str(answer) for answer in load.wrong + load.unsettled] == []
-        await finish_all(client, worker.url, QUEUES)
+        await finish_all(client, worker.url, QUEUES, 90)
         assert await worker.terminate()
         await _replay_into_a_copy(tool, mine, copy)
         second = await worker_factory(redis_url=copy, partitions=HOMES)
