@@ -10,8 +10,10 @@ from time import perf_counter
 from rich.console import Console
 from rich.progress import Progress
 
-from ojs_stream.cli.connecting import KAFKA_WAIT_S, finished, progress_on
-from ojs_stream.cli.place import Place
+from ojs_stream.cli.connecting import FAILED as FAILED
+from ojs_stream.cli.connecting import KAFKA_WAIT_S as KAFKA_WAIT_S
+from ojs_stream.cli.connecting import finished, progress_on
+from ojs_stream.cli.place import Place as Place
 from ojs_stream.errors import SettingsError
 from ojs_stream.log.reader import LogReader
 from ojs_stream.log.topics import Topics, homes_of
