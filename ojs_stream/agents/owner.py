@@ -98,8 +98,36 @@ class Progress:
     """Where a catch-up stands, for ``/ready``."""
 
     done: int = 0
+    """Records of the log, of ``total``."""
     total: int = 0
     reason: str = ""
+    commands: int = 0
+    """How many commands those records had."""
+    begun: float = field(default_factory=monotonic)
+
+    def folded(self, done: HomeRound) -> None:
+        """A round of the gap is committed."""
+        self.done += len(done.entries)
+        self.commands += sum(len(entry.commands) for entry in done.entries)
+
+    def shown(self) -> dict[str, Any]:
+        """Records done and in all; commands left, their rate, and the seconds that it will take at that rate.
+
+        How many commands a record has is known once it is read: those to come are taken to be like those that
+        were. Before the first round nobody knows: no prediction.
+        """
+        left = max(0, self.total - self.done)
+        shown: dict[str, Any] = {"done": self.done, "total": self.total}
+        if not left or not self.done:
+            return {**shown, "commands_left": 0 if not left else None, "commands_per_s": None, "seconds_left": None}
+        rate = self.commands / max(monotonic() - self.begun, 0.001)
+        commands = left * self.commands / self.done
+        return {
+            **shown,
+            "commands_left": round(commands),
+            "commands_per_s": round(rate),
+            "seconds_left": round(commands / rate, 1) if rate else None,
+        }
 
 
 @dataclass(slots=True)
@@ -537,7 +565,7 @@ class Owner:
             self._remember_limbo(done)
             raise error
         self.committed(done)
-        self.progress.done += len(records)
+        self.progress.folded(done)
         await self._wait_for_events()
         if len(self._held) > self._held_floor + HELD_MESSAGES_MAX:
             await self._let_go()

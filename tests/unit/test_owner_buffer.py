@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any, cast
 
-from ojs_stream.agents.owner import Owner
+from ojs_stream.agents.owner import Owner, Progress
 from ojs_stream.core.records import HomeState
 from ojs_stream.core.world import Message
 from ojs_stream.log.reader import LogRecord
@@ -94,3 +95,16 @@ async def test_a_catch_up_lets_go_of_messages_that_their_destinations_have_folde
     assert [(m.destination, m.number) for m in inside._held] == [(0, 2), (0, 3), (1, 3), (2, 1), (2, 2), (2, 3)]
     assert trimmed == ["m:0:1", "m:1:1", "m:1:2"]
     assert inside._held_floor == 6
+
+
+def test_a_catch_up_says_how_long_it_will_take_at_the_rate_it_has() -> None:
+    progress = Progress(total=8, begun=monotonic() - 2.0)
+    unknown = {"commands_per_s": None, "seconds_left": None}
+    assert progress.shown() == {"done": 0, "total": 8, "commands_left": None, **unknown}
+    progress.folded(cast("Any", SimpleNamespace(entries=[SimpleNamespace(commands=[1] * 50)] * 2)))
+    shown = progress.shown()
+    assert (shown["done"], shown["commands_left"]) == (2, 300)
+    assert 40 <= shown["commands_per_s"] <= 50
+    assert 6.0 <= shown["seconds_left"] <= 7.5
+    progress.done = 8
+    assert progress.shown() == {"done": 8, "total": 8, "commands_left": 0, **unknown}

@@ -93,7 +93,7 @@ def _end(state: State, op: Op) -> State | None:
     return State(op.to, state.attempt) if _holds(state, op) else None
 
 
-def _cancel(state: State, op: Op) -> State | None:
+def _cancel(state: State, _op: Op) -> State | None:
     return None if state.name in TERMINAL or state.name == "" else State("cancelled", state.attempt)
 
 
