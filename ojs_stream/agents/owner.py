@@ -119,7 +119,12 @@ class Progress:
         left = max(0, self.total - self.done)
         shown: dict[str, Any] = {"done": self.done, "total": self.total}
         if not left or not self.done:
-            return {**shown, "commands_left": 0 if not left else None, "commands_per_s": None, "seconds_left": None}
+            return {
+                **shown,
+                "commands_left": 0 if not left else None,
+                "commands_per_s": None,
+                "seconds_left": None,
+            }
         rate = self.commands / max(monotonic() - self.begun, 0.001)
         commands = left * self.commands / self.done
         return {

@@ -112,7 +112,7 @@ def _release(state: State, op: Op) -> State | None:
 
 
 def _promote(state: State, op: Op) -> State | None:
-    due = state.name == "retryable" and state.attempt == op.attempt
+    due = state.name == "retryable" and op.attempt in (0, state.attempt)
     return State("available", state.attempt) if due else None
 
 
