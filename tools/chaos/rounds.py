@@ -12,7 +12,6 @@ from typing import Any
 
 from tests.support.audit import Report, inspect
 from tests.support.checker import distinct_events
-from tests.support.client import until
 from tests.support.history import Answer, History
 from tools.chaos.crowd import Crowd
 from tools.chaos.faults import Back, Fault, Scene
@@ -110,11 +109,12 @@ async def disturb(scene: Scene, fault: Fault, *, seed: int) -> Verdict:
         await asyncio.sleep(AFTER_S)
     finally:
         await crowd.stop()
-    scene.note("all done", await _all_done(site) - scene.mended_at, DONE_S)
-    return await judge(site, crowd)
+    done_at, left = await _all_done(site)
+    scene.note("all done", done_at - scene.mended_at, DONE_S)
+    return await judge(site, crowd, left)
 
 
-async def judge(site: Site, crowd: Crowd) -> Verdict:
+async def judge(site: Site, crowd: Crowd, left: list[str]) -> Verdict:
     """Client history, log, Redis and events topic against each other, and an order for each job."""
     report = await inspect(
         site.client,
@@ -130,7 +130,7 @@ async def judge(site: Site, crowd: Crowd) -> Verdict:
         lost=found.lost,
         twice=found.twice + strange,
         false=found.false + [f"not linearizable: {text}" for text in disordered],
-        other=found.other + [str(answer) for answer in crowd.wrong + crowd.unsettled],
+        other=left + found.other + [str(answer) for answer in crowd.wrong + crowd.unsettled],
         jobs=report.jobs,
         checked=len(histories),
     )
@@ -144,24 +144,32 @@ def _starts(report: Report) -> dict[str, list[Start]]:
     return starts
 
 
-async def _all_done(site: Site) -> float:
-    """Work until no queue has anything that waits or is leased; the moment of it."""
+async def _all_done(site: Site) -> tuple[float, list[str]]:
+    """Work until no queue has anything that waits or is leased: the moment of it, or what is stuck."""
     finishing = [asyncio.create_task(_finish(site, url)) for url in (site.urls * FINISHERS)[:FINISHERS]]
+    deadline = time.monotonic() + DONE_GIVE_UP_S
     try:
-        await until(lambda: _nothing_left(site), "all jobs are finished", DONE_GIVE_UP_S, 0.2)
-        return time.monotonic()
+        while (left := await _left(site)) and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+        return time.monotonic(), left
     finally:
         for task in finishing:
             task.cancel()
-        await asyncio.gather(*finishing, return_exceptions=True)
+        for ended in await asyncio.gather(*finishing, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
 
 
-async def _nothing_left(site: Site) -> bool:
-    for queue in [*site.queues, *site.probes]:
-        stats = await site.client.stats(site.urls[0], queue)
-        if any(stats[state] for state in ("available", "active", "retryable")):
-            return False
-    return True
+async def _left(site: Site) -> list[str]:
+    """What waits or is leased."""
+    queues = [*site.queues, *site.probes]
+    found = await asyncio.gather(*(site.client.stats(site.urls[0], queue) for queue in queues))
+    return [
+        f"queue {queue} still has {stats[state]} {state}"
+        for queue, stats in zip(queues, found, strict=True)
+        for state in ("available", "active", "retryable")
+        if stats[state]
+    ]
 
 
 async def _finish(site: Site, url: str) -> None:

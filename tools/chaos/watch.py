@@ -14,6 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
 from tests.support.client import Client, new_id
+from tools.chaos.crowd import VISIBILITY_MS
 from tools.chaos.site import Site
 
 PROBE_EVERY_S = 0.2
@@ -33,6 +34,7 @@ async def _served(client: Client, url: str, queue: str, dice: Random) -> float:
     deadline = time.monotonic() + GIVE_UP_S
     while time.monotonic() < deadline:
         wanted: dict[str, Any] = {"id": new_id(dice), "type": "chaos.probe", "args": [], "queue": queue}
+        wanted["options"] = {"visibility_timeout_ms": VISIBILITY_MS}
         answer = await client.ask(url, "POST", "/jobs", wanted)
         if answer.status == 201:
             client.history.wanted[wanted["id"]] = wanted
