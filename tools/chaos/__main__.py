@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import random
 import sys
 import tempfile
@@ -113,6 +114,8 @@ def _total(results: list[Result]) -> str:
 def main() -> int:
     """Play the rounds, print a line for each and the figures."""
     arguments, console = _arguments(), Console()
+    # What clients say of a broker that we have killed is no news.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     seed = arguments.seed or random.randrange(1, 1_000_000)
     console.print(f"seed {seed}", highlight=False)
     results = asyncio.run(_chaos(arguments, seed, console))

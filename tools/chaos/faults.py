@@ -28,7 +28,9 @@ LINE_MENDED_S = 30.0
 """The longest time-out of a client library that waits at a dead connection."""
 ZOMBIE_S = 30.0
 AWAY_S = 60.0
-CHURN_TIMES = 6
+LINE_S = 8.0
+"""Longer than a session of the group: a worker that nobody hears of loses its homes."""
+CHURN_TIMES = 8
 KILLS = 3
 RESTARTS = 2
 PREFILL_JOBS = 6_000
@@ -57,7 +59,7 @@ class Scene:
     site: Site
     dice: random.Random
     calm_s: float
-    """So long the load runs undisturbed before and between faults, and so long a line is disturbed."""
+    """So long the load runs undisturbed before and between faults."""
     backs: list[Back] = field(default_factory=list)
     mended_at: float = 0.0
     """When the last fault was over."""
@@ -274,7 +276,7 @@ async def _lines(scene: Scene, server: str) -> None:
         proxies = [line.kafka if server == "kafka" else line.redis for line in lines]
         for proxy in proxies:
             proxy.set(mode)
-        await asyncio.sleep(max(scene.calm_s, 5.0))
+        await asyncio.sleep(LINE_S)
         for proxy in proxies:
             proxy.set("open")
         begun = scene.mended()
