@@ -11,11 +11,14 @@ from typing import Any
 
 from tests.support.checker import Findings, check, check_stats
 from tests.support.client import Client
-from tests.support.replay import replay_difference
+from tests.support.recount import recount_all
+from tests.support.replay import fold_difference, stored_dumps
 from tests.support.stranger import read_topic
 
 EVENTS_S = 15.0
 """Events follow their commit: so long the checker waits for the last ones."""
+SETTLE_S = 15.0
+"""So long homes may take to hear of each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,21 @@ async def inspect(client: Client, url: str, *, bootstrap: str, redis_url: str, n
         if time.monotonic() > deadline:
             break
         await asyncio.sleep(0.5)
-    difference = await replay_difference(bootstrap, redis_url, namespace)
-    if difference:
-        report.findings.other.append(f"the fold of the log differs: {difference}")
+    report.findings.other.extend(await _inside(bootstrap, redis_url, namespace))
     return report
+
+
+async def _inside(bootstrap: str, redis_url: str, namespace: str) -> list[str]:
+    """Redis against the fold of the log and a recount, once no message is on its way."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        dumps = await stored_dumps(bootstrap, redis_url, namespace)
+        problems = recount_all(dumps)
+        if not problems or time.monotonic() > deadline:
+            break
+        await asyncio.sleep(0.5)
+    difference = await fold_difference(dumps, bootstrap, namespace)
+    return problems + ([f"the fold of the log differs: {difference}"] if difference else [])
 
 
 async def _outside(client: Client, url: str, bootstrap: str, namespace: str) -> Report:
