@@ -14,14 +14,13 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tools.chaos.faults import FAULTS, Fault
+from tools.chaos.faults import FAULTS, Back, Fault
 from tools.chaos.rounds import Result, play
 
 SHOWN_MAX = 10
@@ -87,7 +86,7 @@ def figures(results: list[Result], seed: int) -> dict[str, Any]:
                 "seconds": round(result.took_s, 1),
                 "requests": result.requests,
                 "answers": result.answers,
-                "backs": [{**asdict(back), "seconds": round(back.seconds, 2)} for back in result.backs],
+                "backs": [_back(back) for back in result.backs],
                 "jobs": result.verdict.jobs,
                 "linearized": result.verdict.checked,
                 "lost": len(result.verdict.lost),
@@ -98,6 +97,10 @@ def figures(results: list[Result], seed: int) -> dict[str, Any]:
             for result in results
         ],
     }
+
+
+def _back(back: Back) -> dict[str, Any]:
+    return {"what": back.what, "seconds": round(back.seconds, 2), "bound_s": round(back.bound_s, 2)}
 
 
 def _total(results: list[Result]) -> str:

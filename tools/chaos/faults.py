@@ -30,6 +30,9 @@ ZOMBIE_S = 30.0
 AWAY_S = 60.0
 LINE_S = 8.0
 """Longer than a session of the group: a worker that nobody hears of loses its homes."""
+STORMS = 4
+STORM_S = 20.0
+"""A worker that died while the broker was away: two waits, one after the other."""
 CHURN_TIMES = 8
 KILLS = 3
 RESTARTS = 2
@@ -284,6 +287,52 @@ async def _lines(scene: Scene, server: str) -> None:
         scene.note(f"all after {mode} of {who}", await scene.served() - begun, LINE_MENDED_S)
 
 
+# ------------------------------------------------------------------ several at once
+
+
+async def storm(scene: Scene) -> None:
+    """Two things break at the same moment, again and again."""
+    await prefill(scene)
+    for _ in range(STORMS):
+        await scene.calm()
+        hits = scene.dice.sample(STORM, 2)
+        living = await asyncio.gather(*(hit(scene) for hit in hits))
+        begun = scene.mended()
+        what = " and ".join(hit.__name__.strip("_").replace("_", " ") for hit in hits)
+        scene.note(f"all after {what}", await scene.served() - begun, STORM_S)
+        await start_all([worker for worker in living if worker is not None and not worker.alive])
+
+
+async def _kill_a_worker(scene: Scene) -> Worker | None:
+    victim = scene.dice.choice(scene.site.workers)
+    victim.kill()
+    return victim
+
+
+async def _stop_a_worker(scene: Scene) -> Worker | None:
+    victim = scene.dice.choice(scene.site.workers)
+    if victim.alive:
+        victim.stop_cont(stopped=True)
+        await asyncio.sleep(LINE_S)
+        if victim.alive:
+            victim.stop_cont(stopped=False)
+    return None
+
+
+async def _wipe_redis(scene: Scene) -> Worker | None:
+    async with Redis.from_url(scene.site.redis.url) as redis:
+        await redis.flushall()
+    return None
+
+
+async def _kill_the_broker(scene: Scene) -> Worker | None:
+    scene.site.kafka.kill()
+    await scene.site.kafka.start()
+    return None
+
+
+STORM = (_kill_a_worker, _stop_a_worker, _wipe_redis, _kill_the_broker)
+
 FAULTS = {
     fault.name: fault
     for fault in (
@@ -298,5 +347,6 @@ FAULTS = {
         Fault(name="broker-away", run=broker_away),
         Fault(name="kafka-lines", run=kafka_lines, proxied=True),
         Fault(name="redis-lines", run=redis_lines, proxied=True),
+        Fault(name="storm", run=storm),
     )
 }
