@@ -46,7 +46,8 @@ ROUND_BYTES_MAX = 512 * 1024
 """A round folds without a wait: so much is about 1,000 commands, 20 ms."""
 UNSENT_EVENTS_MAX = 2_000
 """With more unsent events the home folds nothing: the ring must not run over them."""
-RECOVER_WAIT_S = (0.05, 0.2, 0.5, 1.0, 2.0)
+RECOVER_WAIT_S = (0.05, 0.2, 0.5)
+"""Waits before another try, the last one again and again: nobody is served meanwhile, a try costs little."""
 REFUSED_RETRY_S = 5.0
 MESSAGES_HOLD_S = 60.0
 """How long a rebuilt home waits for the other homes' marks before it sends messages again."""
@@ -446,6 +447,8 @@ class Owner:
         self._held, self._holding, self._held_floor = [], True, 0
         self._known, self._ahead = Known(), None
         self._close_outbox()
+        # Without Redis there is nothing to do, and to hear that costs less than to open a reader of the log.
+        await self._wiring.store.applied([self.home])
         async with self._wiring.open_reader() as reader:
             await self._find_position(reader)
             self._wiring.positions.accept(self.home)

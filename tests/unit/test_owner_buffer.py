@@ -6,7 +6,10 @@ from time import monotonic
 from types import SimpleNamespace
 from typing import Any, cast
 
-from ojs_stream.agents.owner import Owner, Progress
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from ojs_stream.agents.owner import RECOVER_WAIT_S, Owner, Progress
 from ojs_stream.core.records import HomeState
 from ojs_stream.core.world import Message
 from ojs_stream.log.reader import LogRecord
@@ -108,3 +111,22 @@ def test_a_catch_up_says_how_long_it_will_take_at_the_rate_it_has() -> None:
     assert 6.0 <= shown["seconds_left"] <= 7.5
     progress.done = 8
     assert progress.shown() == {"done": 8, "total": 8, "commands_left": 0, **unknown}
+
+
+class _NoRedis:
+    """A store whose Redis is away."""
+
+    async def applied(self, _homes: list[int]) -> list[int | None]:
+        raise RedisConnectionError("refused")
+
+
+async def test_without_redis_a_recovery_ends_before_it_opens_a_reader_of_the_log() -> None:
+    opened: list[int] = []
+    owner = live_owner(applied=4)
+    inside = cast("Any", owner)
+    inside._outbox = None
+    inside._wiring = SimpleNamespace(store=_NoRedis(), open_reader=lambda: opened.append(1))
+    with pytest.raises(RedisConnectionError):
+        await inside._recover()
+    assert opened == []
+    assert max(RECOVER_WAIT_S) <= 0.5, "Redis is back: who waits for it must try soon"
