@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 TESTS ?= tests
 
-.PHONY: help run test check quick sim demo conformance bench soak fmt clean
+.PHONY: help run test check quick sim chaos nightly soak demo conformance bench fmt clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ quick: check ## Check, then the tests that need no Kafka (under 2 minutes)
 
 sim: $(STAMP) ## Simulate 1,000 seeds of faults; SEED=n replays one
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED) --verbose,--seeds 1000 --jobs 2)
+
+chaos: $(STAMP) ## Break real workers, Kafka and Redis once in each way (SEED=n, FAULT=name) and audit what is left
+	@$(BIN)/python -m tools.chaos $(if $(SEED),--seed $(SEED)) $(if $(FAULT),--fault $(FAULT))
+
+nightly: $(STAMP) ## The same in 20 rounds with other seeds (half an hour)
+	@$(BIN)/python -m tools.chaos --rounds 20 $(if $(SEED),--seed $(SEED))
 
 demo: $(STAMP) ## Watch thousands of real jobs go through
 	@$(BIN)/python -m tools.demo

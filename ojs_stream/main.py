@@ -62,7 +62,7 @@ def create_app(settings: Settings) -> OjsApp:
         stream_wait_empty=False,
         stream_buffer_maxsize=4096,
         broker_session_timeout=float(settings.session_timeout_s),
-        broker_heartbeat_interval=float(settings.heartbeat_s),
+        broker_heartbeat_interval=settings.heartbeat_s,
         broker_request_timeout=max(30.0, settings.session_timeout_s * 4.0),
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=8 * 1024 * 1024,

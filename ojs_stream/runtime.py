@@ -442,7 +442,7 @@ class Runtime:
                 "partition": owner.home,
                 "state": owner.phase,
                 "applied": owner.applied,
-                "catching_up": {"done": owner.progress.done, "total": owner.progress.total},
+                "catching_up": owner.progress.shown(),
                 "recoveries": owner.recoveries,
                 "lost_events": owner.lost_events,
                 "reason": owner.progress.reason or None,

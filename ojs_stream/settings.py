@@ -69,6 +69,19 @@ def _whole(low: int, high: int) -> Parse:
     return parse
 
 
+def _number(low: float, high: float) -> Parse:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise ValueError(f"must be a number from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
 def _switch(text: str) -> bool:
     word = text.lower()
     if word in _TRUE | _FALSE:
@@ -181,10 +194,10 @@ class Settings:
         unit="s",
         meaning="A silent worker's partitions move after it.",
     )
-    heartbeat_s: int = _setting(
+    heartbeat_s: float = _setting(
         "OJS_HEARTBEAT_S",
-        "1",
-        _whole(1, 100),
+        "0.5",
+        _number(0.1, 100),
         unit="s",
         meaning="A worker's sign of life to Kafka, every so often.",
     )
@@ -327,7 +340,7 @@ class Settings:
         """Check what no single setting can know."""
         if self.heartbeat_s * 3 > self.session_timeout_s:
             raise SettingsError(
-                f"OJS_HEARTBEAT_S is {self.heartbeat_s}, it must be at most a third of OJS_SESSION_TIMEOUT_S "
+                f"OJS_HEARTBEAT_S is {self.heartbeat_s:g}, it must be at most a third of OJS_SESSION_TIMEOUT_S "
                 f"({self.session_timeout_s}), or a single lost heartbeat moves the partitions: lower it."
             )
         if self.pack_bytes_max > self.packer_bytes_max:

@@ -232,6 +232,8 @@ class Engine:
             ends = await self._ends.end_offsets(list(live))
         except (RedisError, OSError, TimeoutError, UnavailableError) as error:
             log.warning("watchdog cannot look", reason=str(error))
+            # Who was not looked at did not stand still: else the first look after an outage would be an alarm.
+            self._progress.clear()
             return
         for (home, owner), have in zip(live.items(), stored, strict=True):
             if before[home] is not None and (have is None or have < (before[home] or 0)):

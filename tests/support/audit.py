@@ -6,33 +6,67 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from tests.support.checker import check, check_stats
+from tests.support.checker import Findings, check, check_stats
 from tests.support.client import Client
-from tests.support.replay import replay_difference
+from tests.support.recount import recount_all
+from tests.support.replay import fold_difference, stored_dumps
 from tests.support.stranger import read_topic
 
 EVENTS_S = 15.0
 """Events follow their commit: so long the checker waits for the last ones."""
+SETTLE_S = 15.0
+"""So long homes may take to hear of each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an audit has seen, and what it has found."""
+
+    findings: Findings
+    events: dict[int, list[Any]]
+    jobs: int
 
 
 async def audit(client: Client, url: str, *, bootstrap: str, redis_url: str, namespace: str) -> list[str]:
     """Everything that is wrong after a run whose clients have stopped."""
+    report = await inspect(client, url, bootstrap=bootstrap, redis_url=redis_url, namespace=namespace)
+    return report.findings.all
+
+
+async def inspect(client: Client, url: str, *, bootstrap: str, redis_url: str, namespace: str) -> Report:
+    """The same, with what was looked at."""
     deadline = time.monotonic() + EVENTS_S
-    while (problems := await _outside(client, url, bootstrap, namespace)) and time.monotonic() < deadline:
+    while (report := await _outside(client, url, bootstrap, namespace)).findings.all:
+        if time.monotonic() > deadline:
+            break
         await asyncio.sleep(0.5)
-    difference = await replay_difference(bootstrap, redis_url, namespace)
+    report.findings.other.extend(await _inside(bootstrap, redis_url, namespace))
+    return report
+
+
+async def _inside(bootstrap: str, redis_url: str, namespace: str) -> list[str]:
+    """Redis against the fold of the log and a recount, once no message is on its way."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        dumps = await stored_dumps(bootstrap, redis_url, namespace)
+        problems = recount_all(dumps)
+        if not problems or time.monotonic() > deadline:
+            break
+        await asyncio.sleep(0.5)
+    difference = await fold_difference(dumps, bootstrap, namespace)
     return problems + ([f"the fold of the log differs: {difference}"] if difference else [])
 
 
-async def _outside(client: Client, url: str, bootstrap: str, namespace: str) -> list[str]:
+async def _outside(client: Client, url: str, bootstrap: str, namespace: str) -> Report:
     events = await read_topic(bootstrap, f"{namespace}.events")
     jobs = await _jobs(client, url, events)
-    problems = check(client.history, events, jobs)
+    findings = check(client.history, events, jobs)
     for queue in sorted({str(job["queue"]) for job in jobs.values() if job}):
-        problems += check_stats(queue, await client.stats(url, queue), jobs.values())
-    return problems
+        findings.other.extend(check_stats(queue, await client.stats(url, queue), jobs.values()))
+    return Report(findings, events, len(jobs))
 
 
 async def _jobs(client: Client, url: str, events: dict[int, list[Any]]) -> dict[str, dict[str, Any] | None]:

@@ -9,6 +9,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from tests.support.history import Answer, History
@@ -51,24 +52,42 @@ class Seen:
     trail: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What is wrong, by the promise that it breaks."""
+
+    lost: list[str]
+    """Something that was accepted or had happened is not there."""
+    twice: list[str]
+    """Something was applied, given out or acknowledged more than once."""
+    false: list[str]
+    """A 2xx whose effect nobody can find."""
+    other: list[str]
+
+    @property
+    def all(self) -> list[str]:
+        return self.lost + self.twice + self.false + self.other
+
+
 def check(
     history: History, events: Mapping[int, Iterable[Any]], jobs: Mapping[str, Mapping[str, Any] | None]
-) -> list[str]:
+) -> Findings:
     """Everything that is wrong. ``events``: records by partition; ``jobs``: id -> the job by GET, None if 404."""
-    distinct, problems = _distinct(events)
+    distinct, holes = distinct_events(events)
     walked, illegal = _walk(distinct)
-    return [
-        *problems,
-        *illegal,
-        *_lost(history, walked, jobs),
-        *_strangers(history, walked),
-        *_told_twice(history),
-        *_acks(history, walked),
-        *_states(walked, jobs),
-    ]
+    return Findings(
+        lost=holes + _lost(history, walked, jobs),
+        twice=illegal
+        + _strangers(history, walked)
+        + _told_twice(history)
+        + _marks(jobs)
+        + _uniques(distinct, jobs),
+        false=_acks(history, walked) + _cancels(history, walked),
+        other=_states(walked, jobs),
+    )
 
 
-def _distinct(events: Mapping[int, Iterable[Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+def distinct_events(events: Mapping[int, Iterable[Any]]) -> tuple[list[dict[str, Any]], list[str]]:
     """Distinct events in order, and whether positions of each partition are 1, 2, 3 ... without a hole."""
     problems: list[str] = []
     found: list[dict[str, Any]] = []
@@ -169,6 +188,44 @@ def _acks(history: History, walked: Mapping[str, Seen]) -> list[str]:
         f"{answer.body['id']}: its ack was accepted, its trail is {walked[answer.body['id']].trail}"
         for answer in history.of("/workers/ack")
         if answer.accepted and walked.get(answer.body["id"], Seen()).state != "completed"
+    ]
+
+
+def _cancels(history: History, walked: Mapping[str, Seen]) -> list[str]:
+    cancelled = [answer.body["job"]["id"] for answer in history.of("/cancel") if answer.accepted]
+    return [
+        f"{job_id}: its cancel was accepted, its trail is {walked.get(job_id, Seen()).trail}"
+        for job_id in cancelled
+        if walked.get(job_id, Seen()).state != "cancelled"
+    ]
+
+
+def _marks(jobs: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """A client puts a mark of its own into the meta of each job that it asks for, however often it repeats."""
+    marked: dict[str, list[str]] = defaultdict(list)
+    for job_id, job in jobs.items():
+        if job and "mark" in job["meta"]:
+            marked[job["meta"]["mark"]].append(job_id)
+    return [f"request {mark} has made {ids}" for mark, ids in marked.items() if len(ids) > 1]
+
+
+def _uniques(events: Iterable[dict[str, Any]], jobs: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """Jobs of one unique key (clients note it in the meta) do not live at the same time, by the log's clock."""
+    lives: dict[str, list[str]] = {}
+    for event in events:
+        if event["type"] in LEADS_TO:
+            born = lives.setdefault(event["subject"], [event["time"], "9999"])[0]
+            lives[event["subject"]] = [born, event["time"] if LEADS_TO[event["type"]] in TERMINAL else "9999"]
+    groups: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    for job_id, job in jobs.items():
+        if job and "unique" in job["meta"] and job_id in lives:
+            born, ended = lives[job_id]
+            groups[job["meta"]["unique"]].append((born, ended, job_id))
+    return [
+        f"{one[2]} and {other[2]} lived at the same time with the unique key {key}"
+        for key, group in groups.items()
+        for one, other in pairwise(sorted(group))
+        if other[0] < one[1]
     ]
 
 

@@ -64,13 +64,14 @@ class Client:
             body = None if data is None else io.BytesIO(data)
             async with self._session.request(method, url + API + path, data=body, headers=headers) as answer:
                 raw = await answer.read()
-                retry_after = answer.headers.get("Retry-After", "")
-                got = {"status": answer.status, "raw": raw, "body": json.loads(raw), "retry_after": retry_after}
+                got = {"status": answer.status, "raw": raw, "body": json.loads(raw)}
+                got["retry_after"] = answer.headers.get("Retry-After", "")
+                got["replayed"] = answer.headers.get("Idempotency-Replayed") == "true"
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             got = {"problem": f"{type(error).__name__} {error}"}
         took_s = time.monotonic() - begun
         return self.history.add(
-            Answer(url=url, method=method, path=path, sent=sent, begun=begun, took_s=took_s, **got)
+            Answer(url=url, method=method, path=path, sent=sent, key=key, begun=begun, took_s=took_s, **got)
         )
 
     async def must(self, url: str, method: str, path: str, sent: Any = None) -> Any:

@@ -18,10 +18,14 @@ class Answer:
     method: str
     path: str
     sent: Any = None
+    key: str = ""
+    """Its ``Idempotency-Key``."""
     status: int = NO_ANSWER
     body: Any = None
     raw: bytes = b""
     retry_after: str = ""
+    replayed: bool = False
+    """It is the answer that an earlier request with this key has got."""
     problem: str = ""
     begun: float = 0.0
     took_s: float = 0.0
@@ -34,6 +38,11 @@ class Answer:
     def unknown(self) -> bool:
         """Nobody can say whether it was applied."""
         return self.status == NO_ANSWER or self.status >= 500
+
+    @property
+    def refused_connection(self) -> bool:
+        """Nobody listened: the request was never sent."""
+        return "ClientConnectorError" in self.problem
 
     @property
     def code(self) -> str:

@@ -76,6 +76,10 @@ def first_difference(stored: Sequence[Dump], folded: Sequence[Dump]) -> str:
 
 async def replay_difference(bootstrap: str, redis_url: str, namespace: str) -> str:
     """The first difference between Redis and the fold of the log that it claims to have applied."""
-    stored = await stored_dumps(bootstrap, redis_url, namespace)
+    return await fold_difference(await stored_dumps(bootstrap, redis_url, namespace), bootstrap, namespace)
+
+
+async def fold_difference(stored: Sequence[Dump], bootstrap: str, namespace: str) -> str:
+    """The same for what was read of Redis before."""
     last = [int(dump["applied"]) for dump in stored]
     return first_difference(stored, await fold_topic(bootstrap, namespace, last))

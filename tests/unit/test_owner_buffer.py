@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any, cast
 
-from ojs_stream.agents.owner import Owner
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from ojs_stream.agents.owner import RECOVER_WAIT_S, Owner, Progress
 from ojs_stream.core.records import HomeState
 from ojs_stream.core.world import Message
 from ojs_stream.log.reader import LogRecord
@@ -94,3 +98,35 @@ async def test_a_catch_up_lets_go_of_messages_that_their_destinations_have_folde
     assert [(m.destination, m.number) for m in inside._held] == [(0, 2), (0, 3), (1, 3), (2, 1), (2, 2), (2, 3)]
     assert trimmed == ["m:0:1", "m:1:1", "m:1:2"]
     assert inside._held_floor == 6
+
+
+def test_a_catch_up_says_how_long_it_will_take_at_the_rate_it_has() -> None:
+    progress = Progress(total=8, begun=monotonic() - 2.0)
+    unknown = {"commands_per_s": None, "seconds_left": None}
+    assert progress.shown() == {"done": 0, "total": 8, "commands_left": None, **unknown}
+    progress.folded(cast("Any", SimpleNamespace(entries=[SimpleNamespace(commands=[1] * 50)] * 2)))
+    shown = progress.shown()
+    assert (shown["done"], shown["commands_left"]) == (2, 300)
+    assert 40 <= shown["commands_per_s"] <= 50
+    assert 6.0 <= shown["seconds_left"] <= 7.5
+    progress.done = 8
+    assert progress.shown() == {"done": 8, "total": 8, "commands_left": 0, **unknown}
+
+
+class _NoRedis:
+    """A store whose Redis is away."""
+
+    async def applied(self, _homes: list[int]) -> list[int | None]:
+        raise RedisConnectionError("refused")
+
+
+async def test_without_redis_a_recovery_ends_before_it_opens_a_reader_of_the_log() -> None:
+    opened: list[int] = []
+    owner = live_owner(applied=4)
+    inside = cast("Any", owner)
+    inside._outbox = None
+    inside._wiring = SimpleNamespace(store=_NoRedis(), open_reader=lambda: opened.append(1))
+    with pytest.raises(RedisConnectionError):
+        await inside._recover()
+    assert opened == []
+    assert max(RECOVER_WAIT_S) <= 0.5, "Redis is back: who waits for it must try soon"

@@ -1,0 +1,1 @@
+"""Real processes under seeded faults: kill anything, wipe anything, and look whether a promise broke."""
