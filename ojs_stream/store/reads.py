@@ -67,6 +67,9 @@ class Reads:
         # As known before the read: what is applied while it is under way is not expected of it.
         floors = [self.positions.floor(home) for home in touched]
         pipe = self._redis.pipeline(transaction=False)
+        # First: a home that is being rebuilt may get to its old position between two reads of the pipeline.
+        for home in touched:
+            pipe.get(keys.applied(self.namespace, home))
         for home, command, key, arguments in reads:
             name = key if isinstance(key, str) else keys.record(self.namespace, home, key)
             pipe.execute_command(command, name, *arguments)
@@ -78,9 +81,15 @@ class Reads:
                 answers: list[Any] = await pipe.execute()
         except (RedisError, OSError, TimeoutError) as error:
             raise UnavailableError(f"Redis does not answer: {error}", retry_after_s=2) from error
-        for home, floor, applied in zip(touched, floors, answers[len(reads) :], strict=True):
-            self._check(home, floor, applied)
-        return answers[: len(reads)]
+        before, found, after = (
+            answers[: len(touched)],
+            answers[len(touched) : -len(touched)],
+            answers[-len(touched) :],
+        )
+        for home, floor, *positions in zip(touched, floors, before, after, strict=True):
+            for applied in positions:
+                self._check(home, floor, applied)
+        return found
 
     async def one(self, home: int, command: str, key: Key | str, *arguments: Any) -> Any:
         """A single checked read."""

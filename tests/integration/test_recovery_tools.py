@@ -65,7 +65,9 @@ async def test_a_server_at_work_is_verified_and_one_of_its_partitions_folded_ane
         assert [str(answer) for answer in others if "rebuilt from the log" in str(answer)] == []
         assert (await tool("verify", mine)).code == 0
         await load.stop()
-        assert [str(answer) for answer in load.wrong + load.unsettled] == []
+        # The load may have asked for the job that was taken away.
+        wrong = [str(answer) for answer in load.wrong + load.unsettled if waiting[REBUILT] not in answer.path]
+        assert wrong == []
         await finish_all(client, worker.url, QUEUES, 90)
         assert await worker.terminate()
         await _replay_into_a_copy(tool, mine, copy)
