@@ -30,7 +30,8 @@ UNIQUE_ARGS = 200
 LIMIT_KEYS = 4
 LIMIT_CONCURRENCY = 20
 FAIL_SHARE = 0.08
-BEAT_TURNS = 20
+BEAT_S = 5.0
+"""A worker that is silent for 30 s is taken for dead and loses its leases."""
 RETRY = {"max_attempts": 8, "initial_interval": "PT0.3S", "jitter": False, "on_exhaustion": "discard"}
 DOOMED = {"max_attempts": 2, "initial_interval": "PT0.2S", "jitter": False, "on_exhaustion": "dead_letter"}
 FAILURE = {"code": "soak", "message": "as planned", "retryable": True}
@@ -131,7 +132,7 @@ class Actor:
         self._load = load
         self._name = name
         self._dice = dice
-        self._turns = 0
+        self._beat_at = 0.0
 
     async def live(self, pause_s: float) -> None:
         """Turn after turn."""
@@ -164,8 +165,8 @@ class Actor:
             self._load.window.lives += said.accepted
 
     async def _beat(self) -> None:
-        self._turns += 1
-        if self._turns % BEAT_TURNS == 1:
+        if perf_counter() >= self._beat_at:
+            self._beat_at = perf_counter() + BEAT_S
             about = {"worker_id": self._name, "state": "running", "active_jobs": 0}
             await self._load.ask("heartbeat", "/workers/heartbeat", about, self._dice)
 
