@@ -15,7 +15,6 @@ import uvloop
 from faust.types import TP
 from faust.web.base import BlueprintManager
 
-from ojs_stream.agents.bulk import BulkRecord
 from ojs_stream.agents.delivery import PacedTransport
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.runtime import Runtime
@@ -97,19 +96,8 @@ def _attach_agents(app: OjsApp) -> None:
         async for event in stream.events():
             app.runtime.retry_agent.offer(event.message.partition, event.message.value or b"")
 
-    async def bulk(stream: Any) -> None:
-        """Hand open-loop intake to the bulk agent, which acknowledges what it has applied."""
-        async for event in stream.noack().events():
-            app.runtime.pace.news()
-            await app.runtime.bulk_agent.offer(_bulk_record(event.message), event.ack)
-
-    app.agent(app.topic(topics.commands_bulk, value_type=bytes, key_type=bytes), name="bulk")(bulk)
     app.agent(app.topic(topics.commands, value_type=bytes, key_type=bytes), name="commands")(commands)
     app.agent(app.topic(topics.retry, value_type=bytes, key_type=bytes), name="retries")(retries)
-
-
-def _bulk_record(message: Any) -> BulkRecord:
-    return BulkRecord(message.partition, message.offset, round(message.timestamp * 1000), message.value or b"")
 
 
 def _attach_timers(app: OjsApp) -> None:

@@ -13,7 +13,7 @@ from aiohttp import web
 from redis.exceptions import RedisError
 
 from ojs_stream import stamp
-from ojs_stream.agents.bulk import BulkAgent, Lookups
+from ojs_stream.agents.bulk import BulkAgent, Lookups, Ways
 from ojs_stream.agents.delivery import Pace
 from ojs_stream.agents.engine import Engine
 from ojs_stream.agents.mirrors import Mirrors
@@ -29,6 +29,7 @@ from ojs_stream.errors import UnavailableError
 from ojs_stream.forever import forever
 from ojs_stream.log.codec import encode_pack, pack_headers
 from ojs_stream.log.gateway import STALLED_S, Gateway, PackBounds
+from ojs_stream.log.intake import BulkIntake
 from ojs_stream.log.producer import LogProducer
 from ojs_stream.log.reader import LogEnds, LogReader, LogRecord
 from ojs_stream.log.topics import Topics, declare, declare_mirrors
@@ -160,12 +161,18 @@ class Runtime:
         self.queries = Queries(
             Reads(self.read_redis, namespace=settings.namespace, homes=self.homes, positions=self.positions)
         )
+        self.bulk_intake = BulkIntake(
+            settings.kafka_brokers,
+            self.topics,
+            session_timeout_s=settings.session_timeout_s,
+            heartbeat_s=settings.heartbeat_s,
+        )
         self.bulk_agent = BulkAgent(
             homes=self.homes,
             rules=self.rules(),
-            submit_pack=self.gateway.submit_pack,
+            intake=self.bulk_intake,
+            ways=Ways(self.gateway.submit_pack, self.gateway.is_busy, self.producer),
             lookups=Lookups(self.queries.jobs, self.queries.queues.standings),
-            sender=self.producer,
             topics=self.topics,
         )
         self.scheduler = self._ticker("run")
@@ -265,6 +272,7 @@ class Runtime:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.bulk_intake.stop()
         await self.ends.stop()
         await self.mirror_producer.stop(2.0)
         await self.producer.stop(5.0)

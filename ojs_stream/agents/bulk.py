@@ -1,22 +1,20 @@
 """The bulk agent: open-loop intake. Any Kafka client may produce job envelopes to ``ojs.commands.bulk``.
 
 Each record becomes an ``enqueue`` whose id, source and number come from (partition, offset), so that a record
-that is read twice is folded once. The packs of a home go one after the other: an import of a million jobs
-never delays the API, and ``ojs.commands`` stays the only order. What cannot be a job goes to the dead topic.
-
-Faust would acknowledge what it hands over even when its agent is cancelled, so a record is acknowledged here,
-by itself, once it is applied or buried. What a worker has not ended is read again by the next.
+that is read twice is folded once. They go in small portions, each when the one before is applied and no view
+waits: an import of a million jobs never delays the API, and ``ojs.commands`` stays the only order. What cannot
+be a job goes to the dead topic. What a worker has not ended is read again by the next.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic
 from typing import NamedTuple, Protocol
 
 import msgspec
 import structlog
-from msgspec import Struct
 
 from ojs_stream.agents.holding import Holding, Standings
 from ojs_stream.core.commands import COMMAND_VERSION, Enqueue
@@ -28,35 +26,44 @@ from ojs_stream.core.records import JobRecord
 from ojs_stream.core.unique import deciding_home
 from ojs_stream.core.validation import Rules, parse_job
 from ojs_stream.errors import RefusedError, UnavailableError
+from ojs_stream.log.intake import BulkRecord
 from ojs_stream.log.producer import Record
 from ojs_stream.log.topics import Topics
 
 log = structlog.get_logger(__name__)
 RETRY_S = 0.5
 TAKE_MAX = 1_000
-WAITING_MAX = 2_000
-"""Records in memory; Faust's stream waits while there are so many."""
+"""Records that are read, and committed, at once."""
 GATHER_S = 0.02
-"""A take waits so long for company: open-loop intake has nobody who waits for an answer."""
-PACK_MAX = 256
-PACK_BYTES_MAX = 1024 * 1024
-"""Envelopes of one pack; a single one may be larger (a little over 1 MiB at most, by the rules)."""
+"""When less than a portion has come, the next take waits so long for company: nobody waits for an answer."""
+PORTION_MAX = 96
+PORTION_BYTES_MAX = 256 * 1024
+"""Envelopes on their way at once; a single one may be larger (a little over 1 MiB at most, by the rules). They may
+all end in one round, and what a client asks meanwhile waits for that round: this is 5 to 10 ms."""
+GIVE_WAY_S = 0.05
+"""A portion waits at most so long for views that wait, so that an API that is never idle leaves it a share."""
+GIVE_WAY_POLL_S = 0.001
 SEND_TIMEOUT_S = 10.0
 SubmitPack = Callable[[int, Sequence[Enqueue]], Awaitable[list[Outcome]]]
 FindJobs = Callable[[list[str]], Awaitable[Mapping[str, tuple[int, JobRecord]]]]
 """(home, record) by id, of those that exist"""
 
 
-class BulkRecord(Struct, frozen=True):
-    """A record of the bulk topic."""
-
-    partition: int
-    offset: int
-    timestamp_ms: int
-    value: bytes
+def _bytes_of(record: BulkRecord) -> int:
+    return len(record.value)
 
 
 Pairs = list[tuple[BulkRecord, Enqueue]]
+
+
+class Intake(Protocol):
+    """The bulk topic."""
+
+    async def take(self, count_max: int) -> list[BulkRecord]:
+        """What comes next, each partition in its order; empty when nothing came for a while."""
+
+    async def done(self, records: Sequence[BulkRecord]) -> None:
+        """They need not be read again."""
 
 
 class Sender(Protocol):
@@ -64,6 +71,15 @@ class Sender(Protocol):
 
     async def send_many(self, topic: str, partition: int, records: Sequence[Record], *, timeout_s: float) -> int:
         """Append in order."""
+
+
+class Ways(NamedTuple):
+    """Where records go, and whether the way is free."""
+
+    submit_pack: SubmitPack
+    busy: Callable[[], bool]
+    """Whether commands of views are on their way."""
+    sender: Sender
 
 
 class Lookups(NamedTuple):
@@ -81,34 +97,46 @@ class BulkAgent:
         *,
         homes: int,
         rules: Rules,
-        submit_pack: SubmitPack,
+        intake: Intake,
+        ways: Ways,
         lookups: Lookups,
-        sender: Sender,
         topics: Topics,
     ) -> None:
         self._homes = homes
         self._rules = rules
-        self._submit_pack = submit_pack
+        self._intake = intake
+        self._submit_pack = ways.submit_pack
+        self._busy = ways.busy
+        self._sender = ways.sender
         self._find = lookups.find
         self._holding = Holding(lookups.standings)
-        self._waiting: asyncio.Queue[tuple[BulkRecord, Callable[[], object]]] = asyncio.Queue(WAITING_MAX)
-        self._sender = sender
         self._topics = topics
 
-    async def offer(self, record: BulkRecord, ack: Callable[[], object]) -> None:
-        """A record of the topic; ``ack`` is called when it is applied. Waits while there is no room."""
-        await self._waiting.put((record, ack))
-
     async def run(self) -> None:
-        """Take what waits, insist until all of it is applied, acknowledge it; for ever."""
+        """Take what comes, insist until all of it is applied, say so; for ever."""
         while True:
-            taken = [await self._waiting.get()]
-            await asyncio.sleep(GATHER_S)
-            while len(taken) < TAKE_MAX and not self._waiting.empty():
-                taken.append(self._waiting.get_nowait())
-            await self._insist([record for record, _ in taken])
-            for _, ack in taken:
-                ack()
+            try:
+                records = await self._intake.take(TAKE_MAX)
+            except UnavailableError as error:
+                log.warning("bulk intake waits", reason=str(error))
+                await asyncio.sleep(RETRY_S)
+                continue
+            if records:
+                await self._take_all(records)
+            if len(records) < PORTION_MAX:
+                await asyncio.sleep(GATHER_S)
+
+    async def _take_all(self, records: Sequence[BulkRecord]) -> None:
+        for portion in portions(records, _bytes_of, count_max=PORTION_MAX, bytes_max=PORTION_BYTES_MAX):
+            await self._give_way()
+            await self._insist(portion)
+        await self._intake.done(records)
+
+    async def _give_way(self) -> None:
+        """Whoever waits for an answer goes first."""
+        until = monotonic() + GIVE_WAY_S
+        while self._busy() and monotonic() < until:
+            await asyncio.sleep(GIVE_WAY_POLL_S)
 
     async def _insist(self, records: Sequence[BulkRecord]) -> None:
         """Whatever goes wrong, these come first: later numbers would make them look repeated."""
@@ -155,13 +183,10 @@ class BulkAgent:
 
     async def _apply(self, home: int, pairs: Pairs) -> None:
         pairs = await self._without_taken_ids(pairs)
-        for pack in portions(pairs, lambda pair: len(pair[0].value), count_max=PACK_MAX, bytes_max=PACK_BYTES_MAX):
-            done = 0
-            while done < len(pack):
-                rest = pack[done:]
-                part = await self._holding.room_for([command.jobs[0] for _, command in rest])
-                await self._apply_part(home, rest[: part.fitting], part.forbidden)
-                done += part.fitting
+        while pairs:
+            part = await self._holding.room_for([command.jobs[0] for _, command in pairs])
+            await self._apply_part(home, pairs[: part.fitting], part.forbidden)
+            pairs = pairs[part.fitting :]
 
     async def _apply_part(self, home: int, pairs: Pairs, forbidden: Mapping[str, str]) -> None:
         """Records that find room; those that their queues never take are buried."""

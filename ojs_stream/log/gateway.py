@@ -392,6 +392,10 @@ class Gateway:
             if waiting is not None and not waiting.future.done():
                 waiting.future.set_exception(error)
 
+    def is_busy(self) -> bool:
+        """Whether packs of views are on their way to any home."""
+        return any(packer.flying for packer in self._packers)
+
     def is_flying(self, home: int) -> bool:
         """Whether a pack of this worker is on its way to ``home``."""
         return self._packers[home].flying

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tests.conftest import WorkerFactory
 from tests.support.checker import check
@@ -13,8 +14,13 @@ from tests.support.client import Client, until
 from tests.support.replay import replay_difference
 from tests.support.servers import BrokerHandle, RedisHandle, Worker
 from tests.support.stranger import producer_to, read_topic
+from tools.bench.backlog import measure
+from tools.bench.servers import Servers
 
 JOBS = 2_000
+BACKLOG_JOBS = 20_000
+DELAY_MS_MAX = 1_500.0
+"""Of half of the requests. It was 5 s while an intake that is held up held up Faust's deliveries of the log."""
 QUEUES = [f"bulk-{number}" for number in range(5)]
 
 
@@ -111,3 +117,23 @@ async def test_a_take_that_a_stop_cuts_off_is_taken_again(
             return await _available(client, worker.url) == jobs
 
         await until(all_there, "all are in", 20, 0.2)
+
+
+async def test_a_backlog_does_not_hold_up_two_workers_api(
+    worker_factory: WorkerFactory, kafka: BrokerHandle, redis_server: RedisHandle, namespace: str
+) -> None:
+    workers = [await worker_factory(partitions=4), await worker_factory(partitions=4)]
+    servers = Servers(
+        workers=[worker._worker for worker in workers],
+        brokers=kafka.bootstrap,
+        redis_url=redis_server.url,
+        namespace=namespace,
+        partitions=4,
+    )
+    figures = await measure(servers, jobs=BACKLOG_JOBS, rate_per_s=20.0, idle_s=2.0, console=Console(quiet=True))
+    print(
+        f"p50 {figures.idle_p50_ms:.1f} ms idle, {figures.during_p50_ms:.1f} ms during {figures.jobs_per_s:.0f}/s"
+    )
+    assert figures.errors == 0
+    assert figures.during_p50_ms < DELAY_MS_MAX
+    assert await replay_difference(kafka.bootstrap, redis_server.url, namespace) == ""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
 import msgspec
 
-from ojs_stream.agents.bulk import BulkAgent, BulkRecord, Lookups
+from ojs_stream.agents.bulk import BulkAgent, Lookups, Ways
 from ojs_stream.agents.engine import Engine
 from ojs_stream.agents.owner import Owner, Wiring
 from ojs_stream.agents.retry import RetryAgent
@@ -29,6 +28,7 @@ from ojs_stream.store.queue_reads import Standing
 from ojs_stream.store.reads import Positions
 from ojs_stream.timers.cron import CronTicker
 from ojs_stream.timers.ticker import Ticker
+from tests.simulation.intake import SimIntake
 from tests.simulation.network import NAMESPACE, Link, Network, SimReader, SimSender, SimStore
 
 T = TypeVar("T")
@@ -94,12 +94,13 @@ class SimWorker:
         )
         self.engine = Engine(wiring, reader)
         self.retry_agent = RetryAgent(self.gateway.submit_pack)
+        self.intake = SimIntake(self.link)
         self.bulk_agent = BulkAgent(
             homes=homes,
             rules=Rules(retention=DEFAULT_RETENTION, homes=homes),
-            submit_pack=self.gateway.submit_pack,
+            intake=self.intake,
+            ways=Ways(self.gateway.submit_pack, self.gateway.is_busy, sender),
             lookups=Lookups(self._find, self._standings),
-            sender=sender,
             topics=Topics(NAMESPACE),
         )
         timing: Any = {"owners": lambda: list(self.engine.owners.values()), "submit": self._submit_system}
@@ -248,14 +249,16 @@ class SimWorker:
     # -- the group ----------------------------------------------------------------------------------------
 
     def assign(self, homes: set[int]) -> None:
-        """What Faust says: these partitions are yours."""
+        """What Faust says: these partitions are yours. The bulk topic's go with them."""
+        self.intake.assign(homes)
         self._inside(self.engine.assign, homes)
         for home in sorted(homes - self._deliveries.keys()):
-            deliver = (self._deliver, self._deliver_retries, self._deliver_bulk)
+            deliver = (self._deliver, self._deliver_retries)
             self._deliveries[home] = [self.spawn(one(home)) for one in deliver]
 
     def revoke(self, homes: set[int]) -> None:
         """What Faust says: these are yours no more."""
+        self.intake.revoke(homes)
         for home in sorted(homes & self._deliveries.keys()):
             for task in self._deliveries.pop(home):
                 task.cancel()
@@ -297,31 +300,6 @@ class SimWorker:
             for record in log[at:]:
                 self.retry_agent.offer(home, record.value)
             at = len(log)
-
-
-    async def _deliver_bulk(self, partition: int) -> None:
-        """From what the group has committed on; each record is acknowledged by itself, as ``main.py`` does it."""
-        net = self.cluster.net
-        topic = f"{NAMESPACE}.commands.bulk"
-        log = net.partition(topic, partition)
-        at = net.committed.get(partition, 0)
-        acked: set[int] = set()
-
-        def ack(offset: int) -> None:
-            acked.add(offset)
-            if not self.dead and partition in self._deliveries:
-                while net.committed.get(partition, 0) in acked:
-                    net.committed[partition] = net.committed.get(partition, 0) + 1
-
-        while True:
-            await self.link.step()
-            while at >= len(log):
-                net.appended(topic, partition).clear()
-                await net.appended(topic, partition).wait()
-            record = log[at]
-            bulk = BulkRecord(partition, record.offset, record.timestamp_ms, record.value)
-            await self.bulk_agent.offer(bulk, partial(ack, record.offset))
-            at += 1
 
 
 class Cluster:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ojs_stream.agents import owner
-from ojs_stream.agents.bulk import BulkAgent, BulkRecord
+from ojs_stream.agents.bulk import BulkAgent
 from ojs_stream.core import commands as c
 from ojs_stream.core import fold
 from ojs_stream.core.fold import cron, leases, limits
@@ -23,6 +23,7 @@ from ojs_stream.core.records import JobRecord
 from ojs_stream.core.world import World
 from ojs_stream.errors import UnavailableError
 from ojs_stream.log.gateway import Gateway
+from ojs_stream.log.intake import BulkRecord
 from ojs_stream.log.outbox import Outbox
 from ojs_stream.store.commit import effect_field, message_field
 from ojs_stream.store.memory import MemoryStore
