@@ -96,8 +96,10 @@ class Runtime:
         bootstrap = settings.kafka_brokers
         self.homes = await declare(bootstrap, self.topics, partitions=settings.partitions, wait_s=START_WAIT_S)
         self.producer = LogProducer(bootstrap, client_id=f"{settings.namespace}-{self.instance}")
+        self.outbox_producer = LogProducer(bootstrap, client_id=f"{settings.namespace}-outbox-{self.instance}")
         self.mirror_producer = LogProducer(bootstrap, client_id=f"{settings.namespace}-mirror-{self.instance}")
         await self.producer.start()
+        await self.outbox_producer.start()
         self.redis = open_redis(settings.redis_url)
         self.read_redis = open_reads(settings.redis_url)
         self.store = RedisStore(self.redis, settings.namespace)
@@ -147,7 +149,7 @@ class Runtime:
             namespace=settings.namespace,
             homes=self.homes,
             topics=self.topics,
-            sender=self.producer,
+            sender=self.outbox_producer,
             open_reader=lambda: LogReader.open(settings.kafka_brokers),
             gateway=self.gateway,
             positions=self.positions,
@@ -275,6 +277,7 @@ class Runtime:
         await self.bulk_intake.stop()
         await self.ends.stop()
         await self.mirror_producer.stop(2.0)
+        await self.outbox_producer.stop(5.0)
         await self.producer.stop(5.0)
         await self.read_redis.aclose()
         await self.redis.aclose()

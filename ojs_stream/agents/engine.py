@@ -14,6 +14,7 @@ from ojs_stream.agents.owner import Owner, Wiring
 from ojs_stream.errors import FencedError, NewerVersionError, UnavailableError
 from ojs_stream.forever import forever
 from ojs_stream.log.reader import LogRecord
+from ojs_stream.store.commit import Commit
 from ojs_stream.store.rounds import HomeRound, fold_rounds
 
 log = structlog.get_logger(__name__)
@@ -24,6 +25,7 @@ GATHER_S = 0.006
 STUCK_S = 3.0
 """Records in the log and no progress for so long: the home reads them by itself."""
 Taken = list[tuple[Owner, HomeRound]]
+Prepared = list[tuple[Owner, HomeRound, Commit, list[str]]]
 
 
 class EndOffsets(Protocol):
@@ -43,6 +45,7 @@ class Engine:
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._progress: dict[int, tuple[int, float]] = {}
+        self._committing: asyncio.Task[None] | None = None
         self.rounds = 0
 
     def start(self) -> None:
@@ -61,6 +64,7 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._settled()
 
     def wake(self) -> None:
         """There is something to fold."""
@@ -99,9 +103,12 @@ class Engine:
         try:
             await self._fold_all()
         except Exception:  # nobody knows which homes it has left half done
-            for owner in list(self.owners.values()):
-                owner.alarm("a round failed, see the log")
+            self._alarm_all()
             raise
+
+    def _alarm_all(self) -> None:
+        for owner in list(self.owners.values()):
+            owner.alarm("a round failed, see the log")
 
     async def _fold_all(self) -> None:
         await self._gather()
@@ -116,7 +123,7 @@ class Engine:
         together again.
         """
         until = monotonic() + GATHER_S
-        while any(not owner.has_records and self._wiring.gateway.is_flying(home) for home, owner in self._live()):
+        while any(self._is_coming(home, owner) for home, owner in self._live()):
             left = until - monotonic()
             if left <= 0:
                 return
@@ -126,6 +133,9 @@ class Engine:
                     await self._wake.wait()
             except TimeoutError:
                 return
+
+    def _is_coming(self, home: int, owner: Owner) -> bool:
+        return not owner.has_records and not owner.is_committing and self._wiring.gateway.is_flying(home)
 
     def _live(self) -> list[tuple[int, Owner]]:
         return [(home, owner) for home, owner in self.owners.items() if owner.live]
@@ -146,7 +156,7 @@ class Engine:
     async def _round(self, taken: Taken) -> None:
         self.rounds += 1
         try:
-            await fold_rounds(self._wiring.store, [each for _, each in taken])
+            await fold_rounds(self._wiring.store, [each for _, each in taken], before_load=self._settled)
         except (RedisError, OSError, TimeoutError, UnavailableError) as error:
             for owner, _ in taken:
                 owner.alarm(f"{type(error).__name__}: {error}")
@@ -155,9 +165,11 @@ class Engine:
             log.exception("a round failed", homes=[owner.home for owner, _ in taken])
             await self._isolate(taken)
             return
-        await self._commit(taken)
+        await self._settled()
+        self._commit(taken)
 
     async def _isolate(self, taken: Taken) -> None:
+        await self._settled()
         if len(taken) == 1:
             taken[0][0].alarm("the round failed, see the log")
             return
@@ -167,7 +179,8 @@ class Engine:
                 again = owner.round_over(failed.entries)
                 await self._round([(owner, again)])
 
-    async def _commit(self, taken: Taken) -> None:
+    def _commit(self, taken: Taken) -> None:
+        """Send the commits on their way: while Redis works, the next round is folded."""
         for owner, done in taken:
             if not done.sound and owner.continues(done):
                 owner.not_committed(done, [], FencedError("another owner wrote while the round was reading"))
@@ -175,15 +188,34 @@ class Engine:
         if not live:
             return
         prepared = [(owner, done, *owner.commit_of(done)) for owner, done in live]
-        errors = await self._wiring.store.commit([commit for _, _, commit, _ in prepared])
-        for (owner, done, _, trimmed), error in zip(prepared, errors, strict=True):
-            if error is not None:
-                owner.not_committed(done, trimmed, error)
-            elif owner.continues(done):
-                owner.committed(done)
-            else:
-                # Revoked or alarmed while the commit was under way: it counts, who recovers acts on it.
-                owner.answer(done.world.replies)
+        for owner, done in live:
+            owner.committing(done)
+        self._committing = asyncio.create_task(self._write(prepared), name="commit")
+
+    async def _settled(self) -> None:
+        """Wait for the commit that is under way."""
+        if self._committing is not None:
+            await asyncio.wait([self._committing])
+            self._committing = None
+
+    async def _write(self, prepared: Prepared) -> None:
+        try:
+            errors = await self._wiring.store.commit([commit for _, _, commit, _ in prepared])
+            for (owner, done, _, trimmed), error in zip(prepared, errors, strict=True):
+                self._act(owner, done, trimmed, error)
+        except Exception:  # nobody knows which homes it has left half done
+            log.exception("a commit failed")
+            self._alarm_all()
+
+    @staticmethod
+    def _act(owner: Owner, done: HomeRound, trimmed: list[str], error: Exception | None) -> None:
+        if error is not None:
+            owner.not_committed(done, trimmed, error)
+        elif owner.continues(done):
+            owner.committed(done)
+        else:
+            # Revoked or alarmed while the commit was under way: it counts, who recovers acts on it.
+            owner.answer(done.world.replies)
 
     # -- watchdog -----------------------------------------------------------------------------------------
 

@@ -142,10 +142,8 @@ class Owner:
         """Events that the ring no longer had when they were to be sent."""
         self._wiring = wiring
         self._buffer: dict[int, LogRecord] = {}
-        self._buffer_bytes = 0
-        self._expected = 0
-        self._delivered = -1
-        self._highest_dropped = -1
+        self._buffer_bytes = self._expected = 0
+        self._delivered = self._highest_dropped = -1
         self._alarm = asyncio.Event()
         self._why = "assigned"
         self._limbo: list[_Limbo] = []
@@ -155,6 +153,8 @@ class Owner:
         self._held_floor = 0
         """How many messages were still held when the marks of their destinations were last looked at."""
         self._known = Known()
+        self._ahead: HomeRound | None = None
+        """The round whose commit is under way: the next one is folded on it."""
         self._releasing: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self.deadlines: dict[str, int | None] = dict.fromkeys(DUE_INDEXES)
@@ -272,7 +272,7 @@ class Owner:
         return taken
 
     def round_of(self, records: Sequence[LogRecord]) -> HomeRound:
-        """A round over records, on the state of the last commit. ``NewerVersionError``: one is not for us."""
+        """A round over records, on the state of the last round. ``NewerVersionError``: one is not for us."""
         entries = [self._entry(record) for record in records]
         return self.round_over(entries)
 
@@ -285,11 +285,23 @@ class Owner:
 
     def round_over(self, entries: Sequence[LogEntry]) -> HomeRound:
         """A round over decoded records."""
-        return HomeRound(self.state, entries, homes=self._wiring.homes, expected=self.applied, known=self._known)
+        ahead = self._ahead
+        state, expected = (self.state, self.applied) if ahead is None else (ahead.world.state(), ahead.last_offset)
+        return HomeRound(state, entries, homes=self._wiring.homes, expected=expected, known=self._known)
 
     def doubt(self) -> None:
         """Nothing in memory counts any more: the next round reads everything."""
         self._known = Known()
+
+    def committing(self, done: HomeRound) -> None:
+        """The round's commit is on its way: the next round stands on it, and falls with it."""
+        self._ahead = done
+        self._known.learn(done.world)
+
+    @property
+    def is_committing(self) -> bool:
+        """Whether a commit is under way."""
+        return self._ahead is not None
 
     def continues(self, done: HomeRound) -> bool:
         """Whether the round was made on what this owner holds now: a recovery in between makes it void."""
@@ -319,6 +331,7 @@ class Owner:
         """The round is in the store: act on it."""
         assert self._outbox is not None
         world = done.world
+        self._ahead = None
         self.applied = done.last_offset
         self.state = world.state()
         self._wiring.positions.raise_to(self.home, self.applied)
@@ -327,7 +340,6 @@ class Owner:
             self._held.extend(world.messages)
         else:
             self._outbox.add(messages=world.messages)
-        self._known.learn(world)
         self._wiring.on_commit(self, world)
         self.answer(world.replies)
         self._wiring.gateway.applied(self.home, self.applied)
@@ -410,7 +422,7 @@ class Owner:
         self.recoveries += 1
         self._drop_buffer()
         self._held, self._holding, self._held_floor = [], True, 0
-        self._known = Known()
+        self._known, self._ahead = Known(), None
         self._close_outbox()
         async with self._wiring.open_reader() as reader:
             await self._find_position(reader)
@@ -562,6 +574,7 @@ class Owner:
         if not done.sound:
             raise FencedError("another owner wrote while the round was reading")
         commit, trimmed = self.commit_of(done)
+        self.committing(done)
         (error,) = await self._wiring.store.commit([commit])
         if error is not None:
             assert self._outbox is not None

@@ -333,8 +333,12 @@ class World:
     def count(self, queue: str, state: str) -> int:
         """How many jobs of ``queue`` are in ``state`` as of now in the round."""
         record = self.queue(queue)
-        stored = getattr(record.counts, state) if record else 0
-        return int(stored) + self._tallies.get((queue, "counts", state), 0)
+        return self.count_in(record, state) if record else self._tallies.get((queue, "counts", state), 0)
+
+    def count_in(self, record: QueueRecord, state: str) -> int:
+        """The same, of a queue whose record is at hand."""
+        stored: int = getattr(record.counts, state)
+        return stored + self._tallies.get((record.name, "counts", state), 0)
 
     def head(self, index: Key, count: int, *, follow: bool = True) -> list[tuple[int, str]]:
         """The ``count`` lowest (score, member) of an index, the round's own changes included.
@@ -491,6 +495,8 @@ class World:
 
     def await_messages(self, since: Savepoint) -> None:
         """Whoever is answered now waits for the other homes that its command has caused something at."""
+        if len(self.messages) == since.messages:
+            return
         awaits = tuple(
             (self.home, message.destination, message.number)
             for message in self.messages[since.messages :]

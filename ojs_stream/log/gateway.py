@@ -53,6 +53,7 @@ class PackBounds(Struct, frozen=True, kw_only=True):
     pack_commands_max: int = 256
     pack_bytes_max: int = 256 * 1024
     packs_in_flight_max: int = 1
+    full_packs_in_flight_max: int = 4
 
 
 class Producer(Protocol):
@@ -161,10 +162,10 @@ class Packer:
 
     @property
     def _has_room(self) -> bool:
-        """Whether a pack may leave. A full one gains nothing by waiting."""
-        bounds = self._gateway.bounds
-        room = bounds.packs_in_flight_max - len(self._in_flight)
-        return room > 0 or (room == 0 and self._waiting_bytes >= bounds.pack_bytes_max)
+        """Whether a pack may leave. A full one gains nothing by waiting, but for the memory it takes."""
+        bounds, flying = self._gateway.bounds, len(self._in_flight)
+        is_full = self._waiting_bytes >= bounds.pack_bytes_max
+        return flying < bounds.packs_in_flight_max or (is_full and flying < bounds.full_packs_in_flight_max)
 
     def _flush_soon(self, turns: int) -> None:
         """Send after so many turns of the loop, if there is something to send and room in flight."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec import Struct
 
@@ -74,13 +74,22 @@ class HomeRound:
         return None
 
 
-async def fold_rounds(store: Store, rounds: Sequence[HomeRound]) -> None:
-    """Load and fold all ``rounds``, each pass over the store for all of them at once."""
-    requests = [(each.world, each.needs()) for each in rounds]
-    pending = list(rounds)
+async def fold_rounds(
+    store: Store, rounds: Sequence[HomeRound], *, before_load: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """Load and fold all ``rounds``, each pass over the store for all of them at once.
+
+    ``before_load`` is awaited before anything is read: a commit that the rounds stand on may still be under way.
+    """
+    pending, requests = list(rounds), [(each.world, each.needs()) for each in rounds]
     while pending:
-        await store.load(requests)
-        requests, again = [], []
+        requests = [(world, left) for world, needs in requests if (left := world.missing(needs))]
+        if requests:
+            if before_load is not None:
+                await before_load()
+            await store.load(requests)
+        again: list[HomeRound] = []
+        requests = []
         for each in pending:
             needs = each.fold()
             if needs is not None:

@@ -6,6 +6,8 @@ from collections import Counter
 
 from tests.simulation.evidence import Event, Evidence
 
+ENDS = ("job.completed", "job.discarded", "job.expired", "job.cancelled")
+
 
 def crons_kept(evidence: Evidence) -> list[str]:
     """From the events of the entries, their jobs and what clients were told."""
@@ -53,21 +55,29 @@ def _registered(evidence: Evidence) -> list[str]:
 
 def overlaps(evidence: Evidence) -> list[str]:
     """An entry that skips has never two jobs at once. By times: the clock of the log must never have been set."""
+    asked = Counter(line.fields["name"] for line in evidence.asked("delete_cron"))
+    # All are deleted at the end. One that was deleted before knew nothing more of its jobs when it was made anew.
+    skipping = {name for name, policy in evidence.history.crons.items() if policy == "skip" and asked[name] == 1}
     problems: list[str] = []
-    living: dict[str, str] = {}
-    owner: dict[str, str] = {}
+    living: dict[str, Event] = {}
     for event in sorted(evidence.in_time(), key=_ends_first):
-        job_id = event["data"].get("job_id", "")
-        if event["type"] == "cron.triggered" and evidence.history.crons.get(event["subject"]) == "skip":
-            before = living.get(event["subject"], "")
-            if before and not _is_by_hand(evidence, job_id):
-                problems.append(f"cron entry {event['subject']} triggered {job_id} beside {before}")
-            living[event["subject"]] = job_id
-            owner[job_id] = event["subject"]
-        elif event["type"] in ("job.completed", "job.discarded", "job.expired", "job.cancelled") and job_id in owner:
-            if living.get(owner[job_id]) == job_id:
-                living[owner[job_id]] = ""
+        name, job_id = event["subject"], event["data"].get("job_id", "")
+        if event["type"] == "cron.triggered" and name in skipping:
+            if name in living and not _is_by_hand(evidence, job_id):
+                problems.append(f"cron entry {name} triggered {job_id} beside {living[name]['data']['job_id']}")
+            living[name] = event
+        elif event["type"] in ENDS or event["type"] == "cron.skipped":
+            living = {name: run for name, run in living.items() if not _is_over(run, event)}
     return problems
+
+
+def _is_over(run: Event, event: Event) -> bool:
+    """Its job has ended, or was refused by the home that decided about it."""
+    if event["type"] in ENDS:
+        return bool(event["subject"] == run["data"]["job_id"])
+    return bool(
+        event["subject"] == run["subject"] and event["data"]["scheduled_at"] == run["data"]["scheduled_at"]
+    )
 
 
 def _ends_first(event: Event) -> tuple[str, bool]:
@@ -75,6 +85,7 @@ def _ends_first(event: Event) -> tuple[str, bool]:
 
 
 def _is_by_hand(evidence: Evidence, job_id: str) -> bool:
-    return any(
-        job is not None and job["id"] == job_id for line in evidence.asked("trigger_cron") for job in line.jobs
-    ) or any(line.answer == "unknown" for line in evidence.asked("trigger_cron"))
+    """Whether it is told as one, or may be one whose answer nobody has heard."""
+    lines = list(evidence.asked("trigger_cron"))
+    told = (job["id"] for line in lines for job in line.jobs if job is not None)
+    return job_id in told or any(line.answer == "unknown" for line in lines)

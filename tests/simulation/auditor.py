@@ -15,6 +15,8 @@ from tests.simulation.audit_bulk import bulk_kept
 from tests.simulation.audit_cron import crons_kept, overlaps
 from tests.simulation.audit_limits import limits_kept
 from tests.simulation.audit_order import OrderAudit
+from tests.simulation.audit_rest import leases_kept, switches_kept, workers_known
+from tests.simulation.audit_versions import touches_kept
 from tests.simulation.evidence import Event, Evidence, Topics
 from tests.simulation.history import ARGS, Asked, History
 from tests.simulation.oracle import Oracle
@@ -72,13 +74,15 @@ class Audit:
         self.problems += OrderAudit(self.evidence).run()
         self.problems += crons_kept(self.evidence)
         self.problems += bulk_kept(self.evidence)
+        self.problems += touches_kept(self.evidence)
+        self.problems += switches_kept(self.evidence) + workers_known(self.evidence)
         self._bytes()
         self._nothing_is_left()
         return self.problems
 
     def timely(self) -> list[str]:
         """What only times can tell: the clock of the log must never have been set."""
-        return self._uniques() + limits_kept(self.evidence) + overlaps(self.evidence)
+        return self._uniques() + limits_kept(self.evidence) + overlaps(self.evidence) + leases_kept(self.evidence)
 
     # -- positions ----------------------------------------------------------------------------------------
 
@@ -91,7 +95,7 @@ class Audit:
             if set(numbers) != want or any(n > 1 for n in numbers.values()):
                 self.problems.append(f"home {home} made {len(want)} effects, the topics have {sorted(numbers)}")
             if buried := self.evidence.positions("commands.dead", home):
-                self.problems.append(f"home {home} put a command aside: {list(buried.values())[0]!r}")
+                self.problems.append(f"home {home} put a command aside: {next(iter(buried.values()))!r}")
 
     # -- messages -----------------------------------------------------------------------------------------
 
@@ -134,10 +138,10 @@ class Audit:
         for job_id, record in self._stored.items():
             if record["job"]["state"] not in ends[job_id]:
                 self.problems.append(f"job {job_id} is {record['job']['state']}, its events end at {ends[job_id]}")
-        for job_id in ends.keys() - self._stored.keys() - self._deleted.maybe:
-            self.problems.append(f"job {job_id} has events and no record")
-        for job_id in self._deleted.surely & self._stored.keys():
-            self.problems.append(f"job {job_id} was deleted and is there")
+        gone = ends.keys() - self._stored.keys() - self._deleted.maybe
+        self.problems += [f"job {job_id} has events and no record" for job_id in sorted(gone)]
+        there = self._deleted.surely & self._stored.keys()
+        self.problems += [f"job {job_id} was deleted and is there" for job_id in sorted(there)]
 
     def _walk(self, home: int, job_id: str, chain: list[Event]) -> str:
         state, attempt = "", 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Raw, structs
 
+from ojs_stream import stamp
 from ojs_stream.core.commands import (
     Ack,
     Activate,
@@ -34,7 +35,6 @@ from ojs_stream.core.commands import (
     SwitchCron,
     TriggerCron,
 )
-from ojs_stream import stamp
 from ojs_stream.core.homes import home_in_id, home_of
 from ojs_stream.core.limits import limit_home
 from ojs_stream.core.outcomes import Outcome
@@ -48,6 +48,7 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.flows import draw
 from tests.simulation.history import ARGS, Asked, Bound, History
 from tests.simulation.network import NAMESPACE
+from tests.simulation.releases import NEWER, Touch
 
 QUEUES = ("alpha", "beta", "gamma", "delta")
 DAY = 86_400_000
@@ -84,6 +85,7 @@ class Client:
             (self.change_many, 2),
             (self.delete_dead, 1),
             (self.produce_to_bulk, 3),
+            *((act, 14) for act in (self.touch,) if self._cluster.newer_share),
             *((act, CRON_WEIGHT) for act in (self.put_cron, self.trigger_cron) if self._history.crons),
             *((act, 1) for act in (self.switch_cron, self.delete_cron) if self._history.crons),
         ]
@@ -92,16 +94,17 @@ class Client:
             await asyncio.sleep(self._rng.expovariate(8.0))
             await self._rng.choice(acts)()
 
-    async def ask(self, kind: str, home: int, command: Any, **fields: Any) -> Asked:
-        """Submit and write down."""
+    async def ask(self, kind: str, home: int, command: Any, *, release: int = 0, **fields: Any) -> Asked:
+        """Submit and write down. ``release``: of a worker of that release."""
         line = Asked(kind, fields.pop("tag", ""), self._cluster.net.loop.time(), fields)
         self._history.lines.append(line)
-        if not self._cluster.alive:
+        workers = [worker for worker in self._cluster.alive if release in (0, worker.release)]
+        if not workers:
             line.answer = "not_written"
             await asyncio.sleep(0.2)
             return line
         try:
-            outcome: Outcome = await self._rng.choice(self._cluster.alive).call(home, command)
+            outcome: Outcome = await self._rng.choice(workers).call(home, command)
         except UnavailableError as error:
             line.answer, line.code = "unknown" if error.unknown else "not_written", str(error)
         except ConnectionError:
@@ -198,9 +201,9 @@ class Client:
         if lines[0].answer in ("unknown", "not_written") and chosen and self._rng.random() < 0.7:
             # With ids of its own a client may simply ask again.
             lines.append(await self.ask("enqueue", home, command, ids=ids, unique=rules))
-        for line in lines:
-            if line.jobs == [None]:
-                # Another job is there already, or takes the contents of this one.
+        if any(line.jobs == [None] for line in lines):
+            # Another job is there already, or takes the contents of this one; one that began to run is replaced.
+            for line in lines:
                 line.fields["ids"] = []
 
     async def claim(self) -> None:
@@ -250,7 +253,7 @@ class Client:
 
     async def _keep(self, job_id: str, worker_id: str) -> None:
         command = Extend(v=1, actor="sim", worker_id=worker_id, job_ids=(job_id,))
-        await self.ask("extend", self._home(job_id), command)
+        await self.ask("extend", self._home(job_id), command, job_id=job_id)
         self._held.append((job_id, worker_id))
 
     async def _back(self, job_id: str, worker_id: str) -> None:
@@ -311,15 +314,21 @@ class Client:
         if self._held:
             worker_id = self._rng.choice(self._held)[1]
             command = Beat(v=1, actor="sim", worker_id=worker_id, dead_after_ms=3_000)
-            await self.ask("beat", home_of(worker_id, self._cluster.homes), command)
+            await self.ask("beat", home_of(worker_id, self._cluster.homes), command, worker_id=worker_id)
 
     async def pause(self) -> None:
         """A queue rests for a while."""
         queue = self._rng.choice(QUEUES)
         home = home_of(queue, self._cluster.homes)
-        await self.ask("pause", home, Pause(v=1, actor="sim", queue=queue))
+        tag = self._history.tag()
+        await self.ask("pause", home, Pause(v=1, actor=tag, queue=queue), tag=tag, queue=queue)
         await asyncio.sleep(self._rng.random())
-        await self.ask("resume", home, Resume(v=1, actor="sim", queue=queue))
+        await self._resume(queue)
+
+    async def _resume(self, queue: str) -> None:
+        tag = self._history.tag()
+        home = home_of(queue, self._cluster.homes)
+        await self.ask("resume", home, Resume(v=1, actor=tag, queue=queue), tag=tag, queue=queue)
 
     # -- operators ----------------------------------------------------------------------------------------
 
@@ -406,6 +415,16 @@ class Client:
         name, home = self._cron()
         await self.ask("trigger_cron", home, TriggerCron(v=1, actor="sim", name=name), name=name)
 
+    # -- of the newer release -----------------------------------------------------------------------------
+
+    async def touch(self) -> None:
+        """What an older worker does not know."""
+        queue, tag = self._rng.choice(QUEUES), self._history.tag()
+        far = self._rng.random() < 0.3
+        command = Touch(v=NEWER, actor="sim", queue=queue, tag=tag, far=far)
+        home = home_of(queue, self._cluster.homes)
+        await self.ask("touch", home, command, release=NEWER, tag=tag, far=far)
+
     # -- without a server ---------------------------------------------------------------------------------
 
     async def produce_to_bulk(self) -> None:
@@ -436,8 +455,7 @@ class Client:
     async def resume_all(self) -> None:
         """Whoever has paused a queue may never have come to end it."""
         for queue in QUEUES:
-            home = home_of(queue, self._cluster.homes)
-            await self.ask("resume", home, Resume(v=1, actor="sim", queue=queue))
+            await self._resume(queue)
 
     async def end_crons(self) -> None:
         """Nothing fires any more."""

@@ -13,9 +13,18 @@ import structlog
 from ojs_stream import stamp
 from ojs_stream.agents import bulk, engine, owner
 from ojs_stream.log import gateway
+from tests.simulation.history import EPOCH_MS
 from tests.simulation.loop import VirtualLoop
+from tests.simulation.releases import whose
 
-EPOCH_MS = 1_900_000_000_000
+VARIED: dict[tuple[Any, str], tuple[float, ...]] = {
+    # Few messages are held in a short run: some seeds let go of them all the time.
+    (owner, "HELD_MESSAGES_MAX"): (0, 3, owner.HELD_MESSAGES_MAX),
+    # What nobody tells is polled: mostly less often than in the product, which only makes it later.
+    (gateway, "SWEEP_S"): (gateway.SWEEP_S, 3 * gateway.SWEEP_S),
+    (gateway, "AWAIT_POLL_S"): (gateway.AWAIT_POLL_S, 5 * gateway.AWAIT_POLL_S),
+}
+"""Constants of the product that a run may have in another size."""
 
 
 class Clock:
@@ -36,13 +45,19 @@ class Clock:
 
     def local(self) -> int:
         """What a worker believes."""
-        return self._now(self.local_ms)
+        worker = whose.get()
+        return self._now(self.local_ms + (0 if worker is None else worker.skew_ms))
 
     def step(self, broker_ms: int, local_ms: int) -> None:
         """Somebody sets the clocks."""
         self.broker_ms += broker_ms
         self.local_ms += local_ms
         self._ahead_ms = max(self._ahead_ms, self.broker_ms, self.local_ms)
+
+    def skew(self, worker: Any, skew_ms: int) -> None:
+        """Somebody sets the clock of one worker."""
+        worker.skew_ms = skew_ms
+        self._ahead_ms = max(self._ahead_ms, self.local_ms + skew_ms)
 
     def heal(self) -> None:
         """Both clocks agree, and no instant lies in their future that was promised in their past."""
@@ -60,14 +75,14 @@ def patched(loop: VirtualLoop, clock: Clock, rng: Random, journal: list[dict[str
     places = [(module, "monotonic") for module in (bulk, engine, gateway, owner)]
     before = [(module, name, getattr(module, name)) for module, name in places]
     before += [(stamp, name, getattr(stamp, name)) for name in ("now_ms", "dice")]
-    before.append((owner, "HELD_MESSAGES_MAX", owner.HELD_MESSAGES_MAX))
+    before += [(module, name, getattr(module, name)) for module, name in VARIED]
     before.append((asyncio, "sleep", asyncio.sleep))
     configured = structlog.get_config()
     try:
         for module, name in places:
             setattr(module, name, loop.time)
-        # Few messages are held in a short run: some seeds let go of them all the time.
-        owner.HELD_MESSAGES_MAX = rng.choice((0, 3, owner.HELD_MESSAGES_MAX))
+        for (module, name), values in VARIED.items():
+            setattr(module, name, rng.choice(values))
         asyncio.sleep = loop.sleep  # type: ignore[assignment]
         stamp.now_ms = clock.local
         stamp.dice = rng.random

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import Any, TypeVar
@@ -30,19 +29,19 @@ from ojs_stream.timers.cron import CronTicker
 from ojs_stream.timers.ticker import Ticker
 from tests.simulation.intake import SimIntake
 from tests.simulation.network import NAMESPACE, Link, Network, SimReader, SimSender, SimStore
+from tests.simulation.releases import NEWER, TODAY, whose
 
 T = TypeVar("T")
 TICK_S = 0.2
 DEADLINE_S = 4.0
 _state_decoder = msgspec.json.Decoder(HomeState)
 _outcome_decoder = msgspec.json.Decoder(Outcome)
-_whose: contextvars.ContextVar[SimWorker | None] = contextvars.ContextVar("whose", default=None)
 
 
 def task_factory(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **options: Any) -> Any:
     """Every task belongs to the worker whose code made it: it dies with it."""
     task = asyncio.Task(work, loop=loop, **options)
-    worker = _whose.get()
+    worker = whose.get()
     if worker is not None:
         worker.tasks[task] = None
         task.add_done_callback(lambda done: worker.tasks.pop(done, None))
@@ -52,9 +51,12 @@ def task_factory(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]
 class SimWorker:
     """One process."""
 
-    def __init__(self, name: str, cluster: Cluster) -> None:
+    def __init__(self, name: str, cluster: Cluster, release: int) -> None:
         self.name = name
         self.cluster = cluster
+        self.release = release
+        self.skew_ms = 0
+        """How much its clock differs from the others'."""
         self.tasks: dict[asyncio.Task[Any], None] = {}
         """In the order of their beginning, in which a crash ends them: a set has another order at each run."""
         self.link = Link(cluster.net)
@@ -120,11 +122,11 @@ class SimWorker:
 
     def _inside(self, act: Callable[..., T], *arguments: Any) -> T:
         """Do it as code of this process: the tasks it makes are its own."""
-        token = _whose.set(self)
+        token = whose.set(self)
         try:
             return act(*arguments)
         finally:
-            _whose.reset(token)
+            whose.reset(token)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run as a part of this process."""
@@ -243,7 +245,9 @@ class SimWorker:
         """See ``ReadDue``."""
         await self.link.step()
         due = await self._read(home, ("due", "cron")) or {}
-        found = [await self._read(home, ("cron", m.removeprefix("cron:"))) for m, at in due.items() if at <= now_ms]
+        found = [
+            await self._read(home, ("cron", m.removeprefix("cron:"))) for m, at in due.items() if at <= now_ms
+        ]
         return [entry for entry in found if entry is not None]
 
     # -- the group ----------------------------------------------------------------------------------------
@@ -305,13 +309,15 @@ class SimWorker:
 class Cluster:
     """The group: who lives, who owns what."""
 
-    def __init__(self, net: Network, homes: int, size: int) -> None:
+    def __init__(self, net: Network, homes: int, size: int, newer_share: float = 0.0) -> None:
         self.net = net
         self.homes = homes
         self.workers: list[SimWorker] = []
         self.assignment: dict[int, SimWorker] = {}
         self._born = 0
         self.calm = False
+        self.newer_share = newer_share
+        """How many of the workers are of the newer release, about."""
         for _ in range(size):
             self.add()
 
@@ -328,7 +334,9 @@ class Cluster:
     def add(self) -> SimWorker:
         """A new process."""
         self._born += 1
-        worker = SimWorker(f"w{self._born}", self)
+        mixed = 0.0 < self.newer_share < 1.0
+        is_newer = self.rng.random() < self.newer_share if mixed else self.newer_share == 1.0
+        worker = SimWorker(f"w{self._born}", self, NEWER if is_newer else TODAY)
         self.workers.append(worker)
         return worker
 
@@ -352,10 +360,20 @@ class Cluster:
         for worker in self.workers:
             worker.link.steps_left = -1
             worker.link.frozen_until = min(worker.link.frozen_until, self.net.loop.time())
+            worker.skew_ms = 0
+        if self.newer_share:
+            self._finish_upgrade()
         if not self.alive:
             self.add()
         self.rebalance()
         self.calm = True
+
+    def _finish_upgrade(self) -> None:
+        """The last workers of the older release end: what they have refused is folded by the others."""
+        self.newer_share = 1.0
+        for worker in self.alive:
+            if worker.release == TODAY:
+                worker.crash()
 
     def rebalance(self, *, zombies: bool = False) -> None:
         """Every home to one living worker. ``zombies``: the old owners learn of it late and go on."""

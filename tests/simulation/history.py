@@ -6,6 +6,8 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+EPOCH_MS = 1_900_000_000_000
+"""When a run begins, by clocks that nobody has set."""
 ARGS = b'[18446744073709551616,"\xc3\xa9"]'
 
 
@@ -66,6 +68,8 @@ class History:
         """What each job that was produced to the bulk topic is marked with -> whether it can be a job at all"""
         self.bulk_ids: dict[str, str] = {}
         """mark -> the job id that the record asks for"""
+        self.touches_are_stored = False
+        """The newer release counts touches in its records."""
         self.tags = itertools.count(1)
         self.ids = itertools.count(1)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
+
 class StuckError(Exception):
     """Nothing is scheduled and nothing is ready: everybody waits for somebody."""
 
@@ -44,7 +45,7 @@ Wakeup = tuple[contextvars.Context, Callable[..., Any], tuple[Any, ...]]
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """Virtual time, one thread, no I/O: what is scheduled for the same instant comes in the order of its asking."""
+    """Virtual time, one thread, no I/O: what is scheduled for one instant comes in the order of its asking."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,9 +65,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._calls.append(call)
         return call
 
-    def call_at(
-        self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
-    ) -> Any:
+    def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:
         call = Call(callback, args, context)
         self._number += 1
         heappush(self._timers, (when, self._number, call))
@@ -100,6 +99,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 call.context.run(call.callback, *call.args)
             if self._stopping:  # type: ignore[attr-defined]
                 return
+        self._jump()
+
+    def _jump(self) -> None:
         timers = self._timers
         while timers and _is_void(timers[0][2]):
             heappop(timers)
@@ -109,7 +111,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         while timers and timers[0][0] <= self.now:
             due = heappop(timers)[2]
             if type(due) is Call:
-                calls.append(due)
+                self._calls.append(due)
             elif not due.done():
                 due.set_result(None)
 

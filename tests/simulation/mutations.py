@@ -15,13 +15,15 @@ import msgspec
 
 from ojs_stream.agents import owner
 from ojs_stream.agents.bulk import BulkAgent
+from ojs_stream.agents.owner import Owner
 from ojs_stream.core import commands as c
 from ojs_stream.core import fold
-from ojs_stream.core.fold import cron, leases, limits
+from ojs_stream.core.fold import cron, leases, limits, queues
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import JobRecord
 from ojs_stream.core.world import World
 from ojs_stream.errors import UnavailableError
+from ojs_stream.log import codec
 from ojs_stream.log.gateway import Gateway
 from ojs_stream.log.intake import BulkRecord
 from ojs_stream.log.outbox import Outbox
@@ -241,3 +243,36 @@ def nobody_polls() -> AbstractContextManager[None]:
 def nobody_ticks() -> AbstractContextManager[None]:
     """What is due stays where it is."""
     return replaced(Ticker, "_is_due", lambda *_: False)
+
+
+def newer_command_buried() -> AbstractContextManager[None]:
+    """What a newer release has written is put aside as garbage."""
+
+    def unknown(what: str, have: int, known: int) -> str:
+        return f"{what} version {have} is unknown, this release reads 1 to {known}"
+
+    return replaced(codec, "_unknown_version", unknown)
+
+
+def newer_records_rewritten() -> AbstractContextManager[None]:
+    """An older worker goes on with the records of a newer one."""
+    return replaced(Owner, "_check_version", lambda *_: None)
+
+
+def extension_forgotten() -> AbstractContextManager[None]:
+    """A heartbeat is answered and extends nothing."""
+    return replaced(leases, "_extend", lambda *_: None)
+
+
+def pause_forgotten() -> AbstractContextManager[None]:
+    """A pause is told and not kept."""
+    real: Any = queues.pause
+
+    def pause(world: World, command: c.Pause) -> Outcome:
+        before = world.queue(command.queue)
+        outcome: Outcome = real(world, command)
+        if before is not None:
+            world.put(("queue", command.queue), before)
+        return outcome
+
+    return replaced_handler(c.Pause, pause)

@@ -121,6 +121,11 @@ class Network:
         self.landing_until = max(self.landing_until, self.loop.time() + wait_s)
         self.loop.call_later(wait_s, self.land, topic, partition, list(records))
 
+    def commit_later(self, wait_s: float, commit: Commit) -> None:
+        """Nobody knows of it: Redis gets the commit after a while."""
+        self.landing_until = max(self.landing_until, self.loop.time() + wait_s)
+        self.loop.call_later(wait_s, self.store.land, commit)
+
     def expire(self) -> None:
         """The retention of every topic but the commands' has passed."""
         for (topic, partition), log in self.topics.items():
@@ -168,6 +173,10 @@ class Network:
         return all(self.committed.get(partition, 0) == len(log) for partition, log in logs)
 
     # -- store --------------------------------------------------------------------------------------------
+
+    def wipe(self) -> None:
+        """FLUSHALL."""
+        self.store.wipe({partition for _, partition in self.topics})
 
     def roll_back(self, homes: Sequence[int]) -> None:
         """An older state of some homes is restored: often a little older, or any commit there ever was."""
@@ -296,8 +305,11 @@ class SimStore:
             await self._link.step()
             return results
         for commit in commits:
-            if self._net.rng.random() < 0.5:
+            fate = self._net.rng.choice(("landed", "lost", "late"))
+            if fate == "landed":
                 await self._net.store.commit([commit])
+            elif fate == "late":
+                self._net.commit_later(self._net.rng.uniform(0.01, LATE_S), commit)
         await self._link.step()
         return [UnavailableError("simulated: no answer to the commit", unknown=True) for _ in commits]
 

@@ -45,6 +45,10 @@ class PastStore(MemoryStore):
         self.past.append(Before(commit.home, whole, parts))
         return super()._commit(commit)
 
+    def land(self, commit: Commit) -> None:
+        """A commit that nobody waits for any more: written, or fenced."""
+        self._commit(commit)
+
     async def clear(self, home: int, expected: int | None) -> None:
         """See ``Store``."""
         if not self._is_fenced(home, expected):

@@ -17,9 +17,9 @@ from tests.simulation.network import Network
 from tests.simulation.scenario import Scenario
 
 HOMES = 2
-REQUESTS = 9
+REQUESTS = 8
 AWAY_S = 6.0
-ENOUGH = 100
+ENOUGH = 80
 """So many steps the history has at least; fewer would mean that it is not told any more."""
 Fate = Callable[["Doomed"], None]
 

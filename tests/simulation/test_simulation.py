@@ -13,9 +13,7 @@ CHUNK = 20
 @pytest.mark.parametrize("start", range(0, SEEDS, CHUNK))
 def test_nothing_is_lost_and_nothing_happens_twice(start: int) -> None:
     failed = [result for seed in range(start, start + CHUNK) if (result := simulate(seed)).problems]
-    assert not failed, "\n".join(
-        f"python -m tests.simulation --seed {result.seed}: {result.problems[0]}" for result in failed
-    )
+    assert not failed, "\n".join(f"make sim SEED={result.seed}: {result.problems[0]}" for result in failed)
 
 
 @pytest.mark.parametrize("seed", [7, 151])

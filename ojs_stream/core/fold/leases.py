@@ -23,7 +23,7 @@ from ojs_stream.core.fold.jobs import (
     total_over,
 )
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import JobRecord, Key, Moved, public_json
+from ojs_stream.core.records import JobRecord, Key, Moved, QueueRecord, public_json
 from ojs_stream.core.retry import delay_ms, matches_non_retryable
 from ojs_stream.core.times import iso
 from ojs_stream.core.world import World
@@ -68,18 +68,18 @@ def claim(world: World, command: Claim) -> Outcome:
         queue = world.queue(name)
         if queue is None or queue.paused:
             continue
-        _promote_due(world, name)
+        _promote_due(world, queue)
         started = _claim_from(world, name, min(room, limits.claimable(world, queue)), command)
         limits.count_starts(world, name, len(started))
         claimed.extend(started)
     return Outcome(jobs=tuple(claimed))
 
 
-def _promote_due(world: World, queue: str) -> None:
+def _promote_due(world: World, queue: QueueRecord) -> None:
     for state in ("scheduled", "retryable"):
-        if not world.count(queue, state):
+        if not world.count_in(queue, state):
             continue
-        for _, job_id in _due(world, ("state", queue, state)):
+        for _, job_id in _due(world, ("state", queue.name, state)):
             record = world.job(job_id)
             assert isinstance(record, JobRecord)
             promote(world, record)

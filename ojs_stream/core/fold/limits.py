@@ -456,7 +456,7 @@ def override(world: World, command: LimitOverride) -> Outcome:
 
 def claimable(world: World, queue: QueueRecord) -> int:
     """So many jobs a claim may take from the queue. Its limit binds all its jobs: nobody is held for it."""
-    return queue_room(follow_config(world, queue), world.count(queue.name, "active"), world.now)
+    return queue_room(follow_config(world, queue), world.count_in(queue, "active"), world.now)
 
 
 def follow_config(world: World, queue: QueueRecord) -> QueueRecord:
