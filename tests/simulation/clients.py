@@ -201,9 +201,9 @@ class Client:
         if lines[0].answer in ("unknown", "not_written") and chosen and self._rng.random() < 0.7:
             # With ids of its own a client may simply ask again.
             lines.append(await self.ask("enqueue", home, command, ids=ids, unique=rules))
-        for line in lines:
-            if line.jobs == [None]:
-                # Another job is there already, or takes the contents of this one.
+        if any(line.jobs == [None] for line in lines):
+            # Another job is there already, or takes the contents of this one; one that began to run is replaced.
+            for line in lines:
                 line.fields["ids"] = []
 
     async def claim(self) -> None:

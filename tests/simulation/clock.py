@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from ojs_stream import stamp
-from ojs_stream.agents import engine, owner
+from ojs_stream.agents import bulk, engine, owner
 from ojs_stream.log import gateway
 from tests.simulation.history import EPOCH_MS
 from tests.simulation.loop import VirtualLoop
@@ -72,7 +72,7 @@ def patched(loop: VirtualLoop, clock: Clock, rng: Random, journal: list[dict[str
         journal.append({"at": round(loop.time(), 4), "level": level, **entry})
         raise structlog.DropEvent
 
-    places = [(gateway, "monotonic"), (engine, "monotonic"), (owner, "monotonic")]
+    places = [(module, "monotonic") for module in (bulk, engine, gateway, owner)]
     before = [(module, name, getattr(module, name)) for module, name in places]
     before += [(stamp, name, getattr(stamp, name)) for name in ("now_ms", "dice", "new_token")]
     before += [(module, name, getattr(module, name)) for module, name in VARIED]

@@ -20,7 +20,6 @@ from ojs_stream.core.validation import Rules
 from ojs_stream.core.world import World
 from ojs_stream.errors import UnavailableError
 from ojs_stream.log.gateway import Gateway, PackBounds
-from ojs_stream.log.intake import BulkRecord
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.log.topics import Topics
 from ojs_stream.store import keys
@@ -28,12 +27,12 @@ from ojs_stream.store.queue_reads import Standing
 from ojs_stream.store.reads import Positions
 from ojs_stream.timers.cron import CronTicker
 from ojs_stream.timers.ticker import Ticker
+from tests.simulation.intake import SimIntake
 from tests.simulation.network import NAMESPACE, Link, Network, SimReader, SimSender, SimStore
 from tests.simulation.releases import NEWER, TODAY, whose
 
 T = TypeVar("T")
 TICK_S = 0.2
-INTAKE_WAIT_S = 0.2
 DEADLINE_S = 4.0
 _state_decoder = msgspec.json.Decoder(HomeState)
 _outcome_decoder = msgspec.json.Decoder(Outcome)
@@ -97,7 +96,7 @@ class SimWorker:
         )
         self.engine = Engine(wiring, reader)
         self.retry_agent = RetryAgent(self.gateway.submit_pack)
-        self.intake = SimIntake(self)
+        self.intake = SimIntake(self.link)
         self.bulk_agent = BulkAgent(
             homes=homes,
             rules=Rules(retention=DEFAULT_RETENTION, homes=homes),
@@ -254,19 +253,19 @@ class SimWorker:
     # -- the group ----------------------------------------------------------------------------------------
 
     def assign(self, homes: set[int]) -> None:
-        """What Faust says: these partitions are yours."""
+        """What Faust says: these partitions are yours. The bulk topic's go with them."""
+        self.intake.assign(homes)
         self._inside(self.engine.assign, homes)
         for home in sorted(homes - self._deliveries.keys()):
             deliver = (self._deliver, self._deliver_retries)
             self._deliveries[home] = [self.spawn(one(home)) for one in deliver]
-        self.intake.assign(set(self._deliveries))
 
     def revoke(self, homes: set[int]) -> None:
         """What Faust says: these are yours no more."""
+        self.intake.revoke(homes)
         for home in sorted(homes & self._deliveries.keys()):
             for task in self._deliveries.pop(home):
                 task.cancel()
-        self.intake.assign(set(self._deliveries))
         self._inside(self.engine.revoke, homes)
         for home in homes:
             self.work.forget(home)
@@ -305,44 +304,6 @@ class SimWorker:
             for record in log[at:]:
                 self.retry_agent.offer(home, record.value)
             at = len(log)
-
-
-class SimIntake:
-    """The bulk topic as the group of the bulk agents has it: see ``Intake``."""
-
-    def __init__(self, worker: SimWorker) -> None:
-        self._worker = worker
-        self._net = worker.cluster.net
-        self._at: dict[int, int] = {}
-        """What comes next, of the partitions that the group has given to this worker."""
-
-    def assign(self, partitions: set[int]) -> None:
-        """From what the group has committed on."""
-        self._at = {p: self._at.get(p, self._net.committed.get(p, 0)) for p in sorted(partitions)}
-
-    async def take(self, count_max: int) -> list[BulkRecord]:
-        """See ``Intake``."""
-        await self._worker.link.step()
-        taken: list[BulkRecord] = []
-        for partition in self._at:
-            log = self._net.partition(f"{NAMESPACE}.commands.bulk", partition)
-            start = self._at[partition]
-            new = log[start : start + self._net.rng.randint(1, count_max - len(taken))]
-            taken += [BulkRecord(partition, one.offset, one.timestamp_ms, one.value) for one in new]
-            self._at[partition] = start + len(new)
-            if len(taken) == count_max:
-                break
-        if not taken:
-            await asyncio.sleep(INTAKE_WAIT_S)
-        return taken
-
-    async def done(self, records: Sequence[BulkRecord]) -> None:
-        """See ``Intake``: a partition that the group has given to somebody else is not committed."""
-        await self._worker.link.step()
-        for record in records:
-            if not self._worker.dead and record.partition in self._at:
-                known = self._net.committed.get(record.partition, 0)
-                self._net.committed[record.partition] = max(known, record.offset + 1)
 
 
 class Cluster:
