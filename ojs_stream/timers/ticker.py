@@ -1,9 +1,15 @@
-"""Submit a tick for every live home whose earliest deadline has passed."""
+"""Submit a tick for every live home whose earliest deadline has passed.
+
+How long a timer itself rests is measured by a clock that nobody sets: by the wall clock it would rest for an
+hour when that is set back by an hour.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from math import inf
+from time import monotonic
 from typing import Literal
 
 import structlog
@@ -46,9 +52,9 @@ class Ticker:
         self._owners = owners
         self._submit = submit
         self._busy: dict[int, asyncio.Task[None]] = {}
-        self._not_before: dict[int, int] = {}
+        self._not_before: dict[int, float] = {}
         self._idle: dict[int, int] = {}
-        self._pulsed: dict[int, int] = {}
+        self._pulsed: dict[int, float] = {}
 
     async def run_once(self) -> TickResult:
         """Look at every live home once; the ticks go on in the background."""
@@ -63,7 +69,7 @@ class Ticker:
         return TickResult(tuple(ticked))
 
     def _is_due(self, owner: Owner, now: int) -> bool:
-        if now < self._not_before.get(owner.home, 0):
+        if monotonic() < self._not_before.get(owner.home, 0.0):
             return False
         deadline = owner.deadlines[self.index]
         return (deadline is not None and deadline <= now) or self._wants_pulse(owner, now)
@@ -71,14 +77,15 @@ class Ticker:
     def _wants_pulse(self, owner: Owner, now: int) -> bool:
         if self.index != "reap" or not owner.state.watched:
             return False
-        return now - max(owner.state.last, self._pulsed.get(owner.home, 0)) > PULSE_MS
+        rested_s = monotonic() - self._pulsed.get(owner.home, -inf)
+        return now - owner.state.last > PULSE_MS and rested_s > PULSE_MS / 1000
 
     async def _tick(self, owner: Owner) -> None:
         try:
             due = await self._still_due(owner)
             if not due and not self._wants_pulse(owner, stamp.now_ms()):
                 return
-            self._pulsed[owner.home] = stamp.now_ms()
+            self._pulsed[owner.home] = monotonic()
             moved = await self._move(owner.home)
             if due:
                 self._note(owner.home, moved)
@@ -104,4 +111,4 @@ class Ticker:
             self._not_before.pop(home, None)
             return
         idle = self._idle[home] = self._idle.get(home, 0) + 1
-        self._not_before[home] = stamp.now_ms() + min(BACKOFF_MS_MAX, 10 * 2 ** min(idle, 7))
+        self._not_before[home] = monotonic() + min(BACKOFF_MS_MAX, 10 * 2 ** min(idle, 7)) / 1000

@@ -13,6 +13,7 @@ import structlog
 from ojs_stream import stamp
 from ojs_stream.agents import bulk, engine, owner
 from ojs_stream.log import gateway
+from ojs_stream.timers import ticker
 from tests.simulation.history import EPOCH_MS
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.releases import whose
@@ -52,15 +53,10 @@ class Clock:
         """Somebody sets the clocks."""
         self.broker_ms += broker_ms
         self.local_ms += local_ms
-        self._ahead_ms = max(self._ahead_ms, self.broker_ms, self.local_ms)
-
-    def skew(self, worker: Any, skew_ms: int) -> None:
-        """Somebody sets the clock of one worker."""
-        worker.skew_ms = skew_ms
-        self._ahead_ms = max(self._ahead_ms, self.local_ms + skew_ms)
+        self._ahead_ms = max(self._ahead_ms, self.broker_ms)
 
     def heal(self) -> None:
-        """Both clocks agree, and no instant lies in their future that was promised in their past."""
+        """All agree, and no instant lies in their future that was promised in the log's past."""
         self.broker_ms = self.local_ms = self._ahead_ms
 
 
@@ -72,7 +68,7 @@ def patched(loop: VirtualLoop, clock: Clock, rng: Random, journal: list[dict[str
         journal.append({"at": round(loop.time(), 4), "level": level, **entry})
         raise structlog.DropEvent
 
-    places = [(module, "monotonic") for module in (bulk, engine, gateway, owner)]
+    places = [(module, "monotonic") for module in (bulk, engine, gateway, owner, ticker)]
     before = [(module, name, getattr(module, name)) for module, name in places]
     before += [(stamp, name, getattr(stamp, name)) for name in ("now_ms", "dice", "new_token")]
     before += [(module, name, getattr(module, name)) for module, name in VARIED]

@@ -68,7 +68,7 @@ class SimWorker:
         homes = self.cluster.homes
         self.store = SimStore(self.link)
         reader = SimReader(self.link)
-        sender = SimSender(self.link)
+        sender, outbox_sender = SimSender(self.link), SimSender(self.link)
         self.gateway = Gateway(
             instance=self.name,
             homes=homes,
@@ -86,7 +86,7 @@ class SimWorker:
             namespace=NAMESPACE,
             homes=homes,
             topics=Topics(NAMESPACE),
-            sender=sender,
+            sender=outbox_sender,
             open_reader=reader.open,
             gateway=self.gateway,
             positions=self.positions,

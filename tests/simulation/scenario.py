@@ -210,7 +210,7 @@ class Scenario:
         self.clock.step(self.rng.choice(steps), self.rng.choice(steps))
         for worker in self.cluster.alive:
             if self.rng.random() < 0.3:
-                self.clock.skew(worker, self.rng.choice(steps))
+                worker.skew_ms = self.rng.choice(steps)
 
     def _outage(self) -> None:
         end = self.loop.time() + self.rng.choice((0.2, 2.0, 7.0))
