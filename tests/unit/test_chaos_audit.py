@@ -210,6 +210,17 @@ def test_an_attempt_that_no_answer_tells_of_is_of_a_fetch_without_an_answer() ->
     assert run.disorder() == []
 
 
+def test_an_attempt_that_no_answer_tells_of_may_be_of_a_queue_whose_home_gave_no_clear_answer() -> None:
+    run = good()
+    fetch = {"worker_id": "v", "queues": ["q", "p"], "count": 2}
+    run.ask("/workers/fetch", fetch, 200, {"jobs": [{"id": "job-3", "attempt": 1}]})
+    run.started("job-2", 1, "v")
+    run.get("job-2", "active", 1)
+    assert run.disorder() == []
+    run.history.answers[-2] = replace(run.history.answers[-2], sent={**fetch, "count": 1})
+    assert run.disorder() != []
+
+
 def test_an_attempt_of_a_worker_that_never_asked_is_found() -> None:
     run = good()
     run.started("job-2", 1, "v")

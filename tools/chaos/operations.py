@@ -124,10 +124,10 @@ def _led_to(answer: Answer) -> str:
 
 
 def _add_unheard(found: Histories, history: History, starts: Starts) -> list[str]:
-    """Attempts whose fetch had no answer; a repeated key tells of a job whose first request had none."""
+    """Attempts that no answer told of; a repeated key tells of a job whose first request had none."""
     fetches: dict[str, list[float]] = defaultdict(list)
     for answer in history.of("/workers/fetch"):
-        if answer.unknown and not answer.refused_connection:
+        if _may_hide(answer):
             fetches[_worker(answer)].append(answer.begun)
     strange = []
     for job_id, ops in found.items():
@@ -142,6 +142,17 @@ def _add_unheard(found: Histories, history: History, starts: Starts) -> list[str
                 ops.append(Op(kind="claim", begun=asked[0], attempt=start.attempt, worker=start.worker))
     _add_first_requests(found, history)
     return strange
+
+
+def _may_hide(fetch: Answer) -> bool:
+    """Whether more may have been claimed than the client was told.
+
+    A fetch over several queues is answered with what it has got, when one of their homes has no clear answer.
+    """
+    if fetch.accepted:
+        got = len(fetch.body["jobs"])
+        return len(fetch.sent.get("queues", ())) > 1 and 0 < got < fetch.sent.get("count", 1)
+    return fetch.unknown and not fetch.refused_connection
 
 
 def _add_first_requests(found: Histories, history: History) -> None:
