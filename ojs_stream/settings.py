@@ -56,30 +56,25 @@ def _setting(variable: str, default: str, parse: Parse, *, unit: str = "", meani
     return field(default=parse(default) if default else None, metadata={"spec": spec})
 
 
-def _whole(low: int, high: int) -> Parse:
-    def parse(text: str) -> int:
+def _between(read: Callable[[str], Any], low: float, high: float, bounds: str) -> Parse:
+    def parse(text: str) -> Any:
         try:
-            value = int(text)
+            value = read(text)
         except ValueError:
             value = low - 1
         if not low <= value <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}")
+            raise ValueError(f"must be {bounds}")
         return value
 
     return parse
+
+
+def _whole(low: int, high: int) -> Parse:
+    return _between(int, low, high, f"a whole number from {low} to {high}")
 
 
 def _number(low: float, high: float) -> Parse:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise ValueError(f"must be a number from {low:g} to {high:g}")
-        return value
-
-    return parse
+    return _between(float, low, high, f"a number from {low:g} to {high:g}")
 
 
 def _switch(text: str) -> bool:

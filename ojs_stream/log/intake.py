@@ -6,9 +6,7 @@ busy home) would hold up the log's records with it. Here nothing is fetched that
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -16,6 +14,7 @@ from aiokafka.errors import KafkaError
 from msgspec import Struct
 
 from ojs_stream.errors import UnavailableError
+from ojs_stream.log.consumers import close_consumer, start_consumer
 from ojs_stream.log.producer import quiet_aiokafka
 from ojs_stream.log.topics import Topics
 
@@ -28,7 +27,6 @@ HELD_MS_MAX = 2**31 - 1
 """A take may be held for hours by a full queue: that is no reason to give the partitions to somebody else."""
 REBALANCE_MS = 10_000
 REQUEST_TIMEOUT_MS = 10_000
-CLOSE_TIMEOUT_S = 5.0
 
 
 class BulkRecord(Struct, frozen=True):
@@ -81,7 +79,7 @@ class BulkIntake:
         """Leave the group, so that others have the partitions at once."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await _close(consumer)
+            await close_consumer(consumer)
 
     async def _connected(self) -> AIOKafkaConsumer:
         if self._consumer is None:
@@ -103,18 +101,5 @@ class BulkIntake:
             rebalance_timeout_ms=REBALANCE_MS,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
         )
-        try:
-            await consumer.start()
-        except (KafkaError, OSError) as error:
-            await _close(consumer)
-            raise UnavailableError(f"Kafka at {self._bootstrap} does not answer: {error}.") from error
-        except asyncio.CancelledError:  # a connection must not stay behind
-            await _close(consumer)
-            raise
+        await start_consumer(consumer, self._bootstrap)
         return consumer
-
-
-async def _close(consumer: AIOKafkaConsumer) -> None:
-    with suppress(KafkaError, OSError, TimeoutError):
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await consumer.stop()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -16,6 +15,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from msgspec import Struct
 
 from ojs_stream.errors import LogRefusedError, StalledError, UnavailableError
+from ojs_stream.log.consumers import close_consumer, start_consumer
 from ojs_stream.log.producer import quiet_aiokafka
 
 POSITION_HEADER = "ojs-position"
@@ -29,7 +29,6 @@ STALL_S = 10.0
 """A read that gets nothing for so long although there is something gives up."""
 REQUEST_TIMEOUT_MS = 10_000
 BOUNDS_TIMEOUT_S = 5.0
-CLOSE_TIMEOUT_S = 5.0
 TAIL_RECORDS_MAX = 2_000
 TAIL_BYTES_MAX = 4 * 1024 * 1024
 TAIL_FIRST_RECORDS = 64
@@ -69,7 +68,7 @@ class LogReader:
     async def __aexit__(self, *_: object) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await _close(consumer)
+            await close_consumer(consumer)
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """First offset that is still there, and the offset the next record will get."""
@@ -159,7 +158,7 @@ class LogEnds:
         """Disconnect."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await _close(consumer)
+            await close_consumer(consumer)
 
     async def end_offsets(self, partitions: Iterable[int]) -> dict[int, int]:
         """The offset that the next record of each partition will get. One request a broker; 5 s at most."""
@@ -221,18 +220,5 @@ async def _started(bootstrap: str) -> AIOKafkaConsumer:
         fetch_max_wait_ms=FETCH_WAIT_MS,
         request_timeout_ms=REQUEST_TIMEOUT_MS,
     )
-    try:
-        await consumer.start()
-    except (KafkaError, OSError) as error:
-        await _close(consumer)
-        raise UnavailableError(f"Kafka at {bootstrap} does not answer: {error}.", retry_after_s=2) from error
-    except asyncio.CancelledError:  # a connection must not stay behind
-        await _close(consumer)
-        raise
+    await start_consumer(consumer, bootstrap)
     return consumer
-
-
-async def _close(consumer: AIOKafkaConsumer) -> None:
-    with suppress(KafkaError, OSError, TimeoutError):
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await consumer.stop()
