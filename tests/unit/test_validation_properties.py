@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import orjson
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ojs_stream.core.bodies import parse_ack, parse_beat, parse_claim, parse_nack, parse_reason, parse_revive
@@ -32,6 +32,9 @@ values = st.recursive(
     max_leaves=10,
 )
 
+patient = settings(suppress_health_check=[HealthCheck.too_slow])
+"""On a fresh machine the first text makes Hypothesis' table of all characters: that took 2 s once."""
+
 PARSERS: list[Callable[[bytes], Any]] = [
     lambda body: parse_job(body, RULES, str),
     lambda body: parse_batch(b'{"jobs":[%s]}' % body, RULES, str),
@@ -54,6 +57,7 @@ def offer(body: bytes) -> None:
         assert refusal is None or (refusal.code and refusal.message)
 
 
+@patient
 @given(st.dictionaries(st.sampled_from(NAMES), values, max_size=6))
 def test_any_object_is_accepted_or_refused_in_words(fields: dict[str, Any]) -> None:
     offer(json.dumps(fields).encode())
@@ -65,6 +69,7 @@ def test_any_bytes_are_accepted_or_refused_in_words(body: bytes) -> None:
     offer(body)
 
 
+@patient
 @given(st.lists(values, max_size=5), st.dictionaries(st.text(), values, max_size=5))
 def test_args_and_meta_come_through_byte_for_byte(args: list[Any], meta: dict[str, Any]) -> None:
     raw_args, raw_meta = json.dumps(args, indent=1).encode(), json.dumps(meta).encode()
