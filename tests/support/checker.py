@@ -184,10 +184,11 @@ def _told_twice(history: History) -> list[str]:
 
 
 def _acks(history: History, walked: Mapping[str, Seen]) -> list[str]:
+    acked = [answer.body["id"] for answer in history.of("/workers/ack") if answer.accepted]
     return [
-        f"{answer.body['id']}: its ack was accepted, its trail is {walked[answer.body['id']].trail}"
-        for answer in history.of("/workers/ack")
-        if answer.accepted and walked.get(answer.body["id"], Seen()).state != "completed"
+        f"{job_id}: its ack was accepted, its trail is {walked.get(job_id, Seen()).trail}"
+        for job_id in acked
+        if walked.get(job_id, Seen()).state != "completed"
     ]
 
 

@@ -161,6 +161,10 @@ def _ack_without_effect(run: Run) -> None:
     run.ask("/workers/ack", sent, 200, {"id": "job-2", "state": "completed"})
 
 
+def _acked_and_mute(run: Run) -> None:
+    run.events[:] = [event for event in run.events if event["subject"] != "job-1"]
+
+
 def _cancel_without_effect(run: Run) -> None:
     run.ask("/jobs/job-2/cancel", None, 200, {"job": {"id": "job-2"}})
 
@@ -180,6 +184,7 @@ PLANTED: list[tuple[Callable[[Run], None], str, str]] = [
     (_never_asked_for, "twice", "never asked for"),
     (_uniques_side_by_side, "twice", "lived at the same time"),
     (_ack_without_effect, "false", "its ack was accepted"),
+    (_acked_and_mute, "false", "its ack was accepted"),
     (_cancel_without_effect, "false", "its cancel was accepted"),
     (_another_state, "other", "its events say"),
 ]
