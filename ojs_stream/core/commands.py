@@ -12,6 +12,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from ojs_stream.core.records import (
     DEFAULT_RETENTION,
+    CheckpointRecord,
     ConfigRecord,
     ErrorEntry,
     Flow,
@@ -259,6 +260,33 @@ class Extend(Command, frozen=True, kw_only=True, omit_defaults=True, tag="extend
     visibility_ms: int = 0
 
 
+class Report(Command, frozen=True, kw_only=True, omit_defaults=True, tag="report"):
+    """A worker says how far its job is. It never fails: what comes too late is ignored."""
+
+    job_id: str
+    worker_id: str = ""
+    fraction: float | None = None
+    """From 0 to 1."""
+    message: str | None = None
+    data: Raw | UnsetType = UNSET
+
+
+class SaveCheckpoint(Command, frozen=True, kw_only=True, omit_defaults=True, tag="save_checkpoint"):
+    """Keep what the next attempt of a job needs to go on; it replaces what was kept before."""
+
+    job_id: str
+    state: Raw
+    worker_id: str = ""
+    step_index: int | None = None
+    metadata: Raw | UnsetType = UNSET
+
+
+class DropCheckpoint(Command, frozen=True, kw_only=True, omit_defaults=True, tag="drop_checkpoint"):
+    """Forget a job's checkpoint; nothing, if it has none."""
+
+    job_id: str
+
+
 class Cancel(Command, frozen=True, kw_only=True, omit_defaults=True, tag="cancel"):
     """A client wants the job ended, whatever it does."""
 
@@ -383,6 +411,8 @@ class Adopt(Command, frozen=True, kw_only=True, omit_defaults=True, tag="adopt")
     """The state that it left when it moved; ``None``: it is as it was."""
     route: tuple[int, ...] = ()
     """Homes that it passes by first: those of its watchers, so that its notes reach them in order."""
+    checkpoint: CheckpointRecord | None = None
+    """It goes where its job goes."""
 
 
 class PutCron(Command, frozen=True, kw_only=True, omit_defaults=True, tag="put_cron"):
@@ -597,6 +627,9 @@ AnyCommand = (
     | Nack
     | GiveBack
     | Extend
+    | Report
+    | SaveCheckpoint
+    | DropCheckpoint
     | Cancel
     | Activate
     | Reprioritize

@@ -137,6 +137,17 @@ class LimitRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     on_limit: Literal["wait", "reschedule", "drop"] = "wait"
 
 
+class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far a job's present attempt is, as its worker says (ojs-progress)."""
+
+    at: int
+    """When it was said (ms)."""
+    fraction: float | None = None
+    """From 0 to 1; it never goes down within an attempt. ``None``: only words were sent."""
+    message: str | None = None
+    data: Raw | UnsetType = UNSET
+
+
 class Control(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the fold needs to know of a job and no client sees. Instants in ms since the epoch, 0 = none."""
 
@@ -168,6 +179,10 @@ class Control(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Available, but waiting for a slot of its limit: not in the ready index."""
     ask: int = 0
     """How often the job has asked its limit for a slot: an answer to an earlier ask is void."""
+    progress: Progress | None = None
+    """Of the present attempt, and of the last one until the next begins."""
+    checkpoint: int = 0
+    """The sequence of its checkpoint, a record of its own; 0: there is none."""
 
 
 class JobRecord(Struct, frozen=True, omit_defaults=True):
@@ -176,6 +191,22 @@ class JobRecord(Struct, frozen=True, omit_defaults=True):
     job: Job
     ctl: Control
     extra: Raw | UnsetType = UNSET
+
+
+class CheckpointRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a job needs to go on where its last attempt was (ojs-durable-execution), at the job's home.
+
+    It is not a part of the job: a heartbeat must not write a megabyte of state again.
+    """
+
+    job: str
+    sequence: int
+    """+1 with every save; a deleted one begins again at 1."""
+    at: int
+    """When it was saved (ms)."""
+    state: Raw
+    step_index: int | None = None
+    metadata: Raw | UnsetType = UNSET
 
 
 class Moved(Struct, frozen=True):
@@ -665,6 +696,7 @@ class ReplayRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 Record = (
     JobRecord
+    | CheckpointRecord
     | Moved
     | IdRecord
     | QueueRecord
@@ -904,6 +936,7 @@ def stored_json(record: Record) -> bytes:
 
 _DECODERS: dict[str, msgspec.json.Decoder[Record]] = {
     "job": msgspec.json.Decoder(JobRecord),
+    "checkpoint": msgspec.json.Decoder(CheckpointRecord),
     "id": msgspec.json.Decoder(IdRecord),
     "queue": msgspec.json.Decoder(QueueRecord),
     "minute": msgspec.json.Decoder(Minute),

@@ -10,7 +10,17 @@ from typing import Any
 
 from ojs_stream.core.homes import home_in_id, home_of
 from ojs_stream.core.names import is_job_id
-from ojs_stream.core.records import IdRecord, JobRecord, Key, Moved, QueueRecord, Record, decode_record, has_room
+from ojs_stream.core.records import (
+    CheckpointRecord,
+    IdRecord,
+    JobRecord,
+    Key,
+    Moved,
+    QueueRecord,
+    Record,
+    decode_record,
+    has_room,
+)
 from ojs_stream.core.selection import Filter
 from ojs_stream.core.states import STATES, State
 from ojs_stream.errors import UnavailableError
@@ -121,6 +131,13 @@ class Queries:
         if coming:
             raise UnavailableError(f"job {coming[0]} is on its way to its home, or just leaving it")
         return found
+
+    async def checkpoint(self, home: int, job_id: str) -> CheckpointRecord | None:
+        """The checkpoint of a job of ``home``."""
+        key = ("checkpoint", job_id)
+        data = await self._reads.one(home, "GET", key)
+        record = decode_record(key, data) if data else None
+        return record if isinstance(record, CheckpointRecord) else None
 
     async def replayed(self, key: str) -> bool:
         """Whether an ``Idempotency-Key`` was used (see ``core/fold/replays.py``)."""

@@ -16,6 +16,7 @@ from ojs_stream.web import (
     fetching,
     jobs,
     limits,
+    progress,
     queue_admin,
     queues,
     system,
@@ -41,7 +42,7 @@ class Route(NamedTuple):
 
 def routes_of(context: Context) -> list[Route]:
     """Every route this process serves: what is not in here is a 404 and a false capability."""
-    table = [*_job_routes(), *_worker_routes(), *_queue_routes(), *_limit_routes()]
+    table = [*_job_routes(), *_said_routes(), *_worker_routes(), *_queue_routes(), *_limit_routes()]
     table += [*_workflow_routes(), *_cron_routes(), *_admin_routes(), *_system_routes()]
     if context.test_mode:
         table.append(Route("POST", f"{API}/admin/reset", system.reset, "admin_reset"))
@@ -76,6 +77,28 @@ def _job_routes() -> list[Route]:
         Route("GET", f"{API}/events", events.list_events, "events_list"),
         Route("GET", f"{API}/unique-jobs", unique_jobs.list_locks, "unique_jobs_list"),
     ]
+
+
+def _said_routes() -> list[Route]:
+    """What a worker says of a job while it runs."""
+    job = f"{API}/jobs/{{id}}"
+    routes = [
+        Route("POST", f"{API}/workers/progress", progress.report_of_worker, "workers_progress"),
+        Route("GET", f"{job}/progress", progress.get, "jobs_progress"),
+        Route("PUT", f"{job}/progress", progress.report),
+        *(Route(method, f"{job}/checkpoint", progress.save) for method in ("PUT", "POST")),
+        Route("GET", f"{job}/checkpoint", progress.checkpoint, "jobs_checkpoint"),
+        Route("DELETE", f"{job}/checkpoint", progress.drop),
+    ]
+    # The durable contexts of the Python and JavaScript SDKs put the prefix twice (CLIENTS.md trap 12).
+    for one in (f"{API}/checkpoints/{{id}}", f"{API}{API}/checkpoints/{{id}}"):
+        routes += [
+            Route("POST", one, progress.save),
+            Route("GET", one, progress.checkpoint),
+            Route("DELETE", one, progress.drop),
+            Route("GET", f"{one}/resume", progress.resume),
+        ]
+    return routes
 
 
 def _worker_routes() -> list[Route]:

@@ -92,6 +92,8 @@ def manifest_of(endpoints: dict[str, str], call: Call) -> dict[str, Any]:
 
 
 _EXTENSIONS = {
+    "progress": "workers_progress",
+    "durable-execution": "jobs_checkpoint",
     "dead-letter": "dead_letter_list",
     "queue-config": "queues_config",
     "backpressure": "admin_queues_config",
@@ -114,6 +116,8 @@ def _capabilities(endpoints: dict[str, str]) -> dict[str, bool]:
         "webhooks": "webhooks_list",
         "schema_validation": "schemas_list",
         "progress": "workers_progress",
+        "checkpoints": "jobs_checkpoint",
+        "durable_execution": "jobs_checkpoint",
         "queue_pause": "queues_pause",
         "queue_config": "queues_config",
         "backpressure": "admin_queues_config",

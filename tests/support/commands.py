@@ -23,6 +23,7 @@ from ojs_stream.core.commands import (
     DeleteQueue,
     Direct,
     Drain,
+    DropCheckpoint,
     Enqueue,
     Extend,
     Fire,
@@ -34,11 +35,13 @@ from ojs_stream.core.commands import (
     Purge,
     PutCron,
     RemoveWorker,
+    Report,
     Reprioritize,
     Reset,
     Resume,
     RetryDead,
     RetryJob,
+    SaveCheckpoint,
     StartWorkflow,
     SwitchCron,
     Tick,
@@ -244,6 +247,7 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
         st.builds(lambda one: command(DeleteDead, job_id=one), ids),
         st.builds(lambda some, worker: command(Extend, worker_id=worker, job_ids=some), some_ids, workers),
         st.builds(lambda some, worker: command(GiveBack, worker_id=worker, job_ids=some), some_ids, workers),
+        _said_commands(ids),
         st.builds(lambda queue: command(Pause, queue=queue), queues),
         st.builds(lambda queue: command(Resume, queue=queue), queues),
         st.builds(lambda queue: command(Drain, queue=queue), queues),
@@ -265,6 +269,21 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
         st.builds(tick, st.sampled_from(("run", "reap"))),
         _cron_commands(homes),
         _cron_commands(homes),
+    )
+
+
+def _said_commands(ids: st.SearchStrategy[str]) -> st.SearchStrategy[Command]:
+    """What a worker says of its job while it runs."""
+    states = st.sampled_from((Raw(b'{"row":1}'), Raw(b"[1e400]")))
+    return st.one_of(
+        st.builds(
+            lambda one, part: command(Report, job_id=one, fraction=part, data=Raw(b'{"of":9}')),
+            ids,
+            st.sampled_from((None, 0.25, 1.0)),
+        ),
+        st.builds(lambda one, kept: command(SaveCheckpoint, job_id=one, state=kept, worker_id="w1"), ids, states),
+        st.builds(lambda one, kept: command(SaveCheckpoint, job_id=one, state=kept), ids, states),
+        st.builds(lambda one: command(DropCheckpoint, job_id=one), ids),
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 from ojs_stream.core import commands as c
 from ojs_stream.core.fold import (
     bulk,
+    checkpoints,
     cron,
     deletion,
     enqueue,
@@ -23,6 +24,7 @@ from ojs_stream.core.fold import (
     lifecycle,
     limits,
     locks,
+    progress,
     queues,
     revision,
     ticks,
@@ -63,6 +65,9 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.Nack: leases.nack,
     c.GiveBack: leases.give_back,
     c.Extend: leases.extend,
+    c.Report: progress.report,
+    c.SaveCheckpoint: checkpoints.save,
+    c.DropCheckpoint: checkpoints.drop,
     c.Cancel: lifecycle.cancel,
     c.Activate: lifecycle.activate,
     c.Reprioritize: lifecycle.reprioritize,
@@ -358,5 +363,5 @@ NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
     **dict.fromkeys((c.Beat, c.Direct, c.RemoveWorker), _worker_needs),
     **dict.fromkeys((c.PutCron, c.SwitchCron, c.DeleteCron, c.TriggerCron, c.Fire), _cron_needs),
     **dict.fromkeys((c.Ack, c.Nack, c.Cancel, c.Activate, c.Promote, c.RetryDead, c.DeleteDead), _job_needs),
-    **dict.fromkeys((c.Reprioritize, c.RetryJob), _job_needs),
+    **dict.fromkeys((c.Reprioritize, c.RetryJob, c.Report, c.SaveCheckpoint, c.DropCheckpoint), _job_needs),
 }
