@@ -40,6 +40,8 @@ class ErrorEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str
     occurred_at: str
     timestamp: str
+    started_at: str | None = None
+    """When the attempt began; not of a job that failed while it waited."""
     retryable: bool | None = None
     details: Raw | UnsetType = UNSET
     backtrace: Raw | UnsetType = UNSET

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 from msgspec import UnsetType
 
 from ojs_stream import stamp
-from ojs_stream.core.bodies import parse_object_or_nothing
+from ojs_stream.core.bodies import parse_directive, parse_object_or_nothing
 from ojs_stream.core.commands import Direct
 from ojs_stream.core.names import check_worker
 from ojs_stream.core.policy import policy_fields
 from ojs_stream.core.records import ConfigRecord, Counts, JobRecord, Minute, QueueRecord, public_json
+from ojs_stream.core.states import STATES, TERMINAL
+from ojs_stream.errors import RefusedError
+from ojs_stream.store.scans import SCAN_MAX
 from ojs_stream.web import queues, workers
 from ojs_stream.web.addressing import find_job
 from ojs_stream.web.answer import Answer
@@ -28,6 +32,9 @@ from ojs_stream.web.responses import with_fields
 
 PER_PAGE = 20
 PER_PAGE_MAX = 100
+EXPORT_MAX = SCAN_MAX
+"""So many jobs a list with ``limit`` shows at most; what is longer than a page is named ``jobs``."""
+UNFINISHED = tuple(state for state in STATES if state not in TERMINAL)
 
 
 async def stats(call: Call) -> Answer:
@@ -142,9 +149,18 @@ async def resume_queue(call: Call) -> Answer:
 
 
 async def list_jobs(call: Call) -> Answer:
-    """GET /admin/jobs?queue&state&type&page&per_page -> ``{items, total, pagination}``."""
-    page = page_of(call.request, default=PER_PAGE, limit_max=PER_PAGE_MAX)
-    return call.answer(listing("items", await call.ctx.queries.list_jobs(filter_of(call), page), page))
+    """GET /admin/jobs?queue&state&type&page&per_page -> ``{items, total, pagination}``.
+
+    ``ojs migrate export`` asks with ``limit=10000`` instead of ``per_page``, and reads ``jobs``.
+    """
+    query = call.request.query
+    export = "limit" in query and "per_page" not in query
+    page = page_of(call.request, default=PER_PAGE, limit_max=EXPORT_MAX if export else PER_PAGE_MAX)
+    wanted = filter_of(call)
+    if not wanted.states and query.get("exclude_terminal") in ("true", "1"):
+        wanted = replace(wanted, states=UNFINISHED)
+    found = await call.ctx.queries.list_jobs(wanted, page)
+    return call.answer(listing("jobs" if page.limit > PER_PAGE_MAX else "items", found, page))
 
 
 async def get_job(call: Call) -> Answer:
@@ -202,11 +218,40 @@ async def resume_worker(call: Call) -> Answer:
     return await _direct(call, "running")
 
 
+async def direct_workers(call: Call) -> Answer:
+    """POST /admin/workers/directive ``{directive: quiet|resume|terminate, worker_ids?}`` -> who was told.
+
+    Without ``worker_ids`` it is for every worker that beats.
+    """
+    directive, named = parse_directive(await call.body())
+    now_ms = stamp.now_ms()
+    ids = named or tuple(
+        record.id for record in await call.ctx.queries.workers.all() if workers.state_of(record, now_ms) != "stale"
+    )
+    told = [worker_id for worker_id in ids if await _is_told(call, worker_id, directive)]
+    missing = [worker_id for worker_id in ids if worker_id not in told]
+    return call.json({"directive": directive, "matched": len(ids), "workers": told, "missing": missing})
+
+
+async def _is_told(call: Call, worker_id: str, directive: str) -> bool:
+    try:
+        await _tell(call, worker_id, directive)
+    except RefusedError as refusal:
+        if refusal.code != "not_found":
+            raise
+        return False
+    return True
+
+
 async def _direct(call: Call, directive: str) -> Answer:
     worker_id = check_worker(call.path("id"))
     parse_object_or_nothing(await call.body())
+    told = await _tell(call, worker_id, directive)
+    return call.json({"id": worker_id, "worker_id": worker_id, "state": told, "directive": told})
+
+
+async def _tell(call: Call, worker_id: str, directive: str) -> str:
     command = Direct(worker_id=worker_id, directive=directive, **call.base)
     outcome = await call.submit(call.site.home_of(worker_id), command)
-    told = str(outcome.data.get("directive", directive))
     call.site.resting.pop(worker_id, None)
-    return call.json({"id": worker_id, "worker_id": worker_id, "state": told, "directive": told})
+    return str(outcome.data.get("directive", directive))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ojs_stream.core.bodies import parse_object_or_nothing, parse_priority, parse_reason
 from ojs_stream.core.commands import Activate, Cancel, Reprioritize, RetryJob
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.policy import policy_fields
 from ojs_stream.core.records import public_json
 from ojs_stream.core.validation import parse_batch, parse_job
 from ojs_stream.store.queries import JobFilter
@@ -82,29 +79,6 @@ async def reprioritize(call: Call) -> Answer:
     before = outcome.data.get("previous_priority")
     body = with_fields(job_body(bytes(outcome.jobs[0])), priority=priority, previous_priority=before)
     return call.answer(body)
-
-
-async def retries(call: Call) -> Answer:
-    """GET /jobs/{id}/retries -> ``{job_id, attempt, max_attempts, retries: [{attempt, error}], policy}``."""
-    _, record = await find_job(call, call.path("id"))
-    job = record.job
-    shown: list[dict[str, Any]] = [
-        {"attempt": one.attempt, "state": "failed", "error": one, "failed_at": one.occurred_at}
-        for one in job.errors
-    ]
-    if shown and job.next_attempt_at:
-        shown[-1]["next_retry_at"] = job.next_attempt_at
-    return call.json(
-        {
-            "job_id": job.id,
-            "state": job.state,
-            "attempt": job.attempt,
-            "max_attempts": job.max_attempts,
-            "retries": shown,
-            "total": len(shown),
-            "policy": policy_fields(record.ctl.retry),
-        }
-    )
 
 
 async def activate(call: Call) -> Answer:

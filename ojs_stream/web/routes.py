@@ -16,6 +16,7 @@ from ojs_stream.web import (
     fetching,
     jobs,
     limits,
+    outcomes,
     progress,
     queue_admin,
     queues,
@@ -43,7 +44,7 @@ class Route(NamedTuple):
 def routes_of(context: Context) -> list[Route]:
     """Every route this process serves: what is not in here is a 404 and a false capability."""
     table = [*_job_routes(), *_said_routes(), *_worker_routes(), *_queue_routes(), *_limit_routes()]
-    table += [*_workflow_routes(), *_cron_routes(), *_admin_routes(), *_system_routes()]
+    table += [*_workflow_routes(), *_cron_routes(), *_admin_routes(), *_system_routes(), *_doctor_routes()]
     if context.test_mode:
         table.append(Route("POST", f"{API}/admin/reset", system.reset, "admin_reset"))
     return table
@@ -63,7 +64,9 @@ def _job_routes() -> list[Route]:
         Route("GET", one, jobs.get, "jobs_get"),
         Route("DELETE", one, jobs.cancel, "jobs_cancel"),
         Route("PATCH", one, jobs.reprioritize, "jobs_priority"),
-        Route("GET", f"{one}/retries", jobs.retries, "jobs_retries"),
+        Route("GET", f"{one}/retries", outcomes.retries, "jobs_retries"),
+        Route("GET", f"{one}/result", outcomes.result, "jobs_result"),
+        Route("GET", f"{one}/history", outcomes.history, "jobs_history"),
         Route("POST", f"{one}/retry", jobs.retry, "jobs_retry"),
         Route("POST", f"{one}/cancel", jobs.cancel),
         Route("POST", f"{one}/activate", jobs.activate, "jobs_activate"),
@@ -71,10 +74,12 @@ def _job_routes() -> list[Route]:
         Route("POST", f"{one}/nack", workers.nack_job),
         Route("GET", f"{API}/dead-letter", dead_letter.list_dead, "dead_letter_list"),
         Route("GET", f"{API}/dead-letter/stats", dead_letter.stats, "dead_letter_stats"),
+        Route("POST", f"{API}/dead-letter/purge", bulk.purge_dead, "dead_letter_purge"),
         Route("GET", f"{API}/dead-letter/{{id}}", dead_letter.get, "dead_letter_get"),
         Route("POST", f"{API}/dead-letter/{{id}}/retry", dead_letter.retry, "dead_letter_retry"),
         Route("DELETE", f"{API}/dead-letter/{{id}}", dead_letter.delete, "dead_letter_delete"),
         Route("GET", f"{API}/events", events.list_events, "events_list"),
+        Route("GET", f"{API}/events/{{id}}/history", outcomes.history),
         Route("GET", f"{API}/unique-jobs", unique_jobs.list_locks, "unique_jobs_list"),
     ]
 
@@ -200,6 +205,7 @@ def _admin_routes() -> list[Route]:
         Route("DELETE", f"{base}/queues/{{name}}/jobs", queue_admin.purge_admin, "admin_queues_purge"),
         Route("GET", f"{base}/jobs", admin.list_jobs, "admin_jobs"),
         Route("GET", f"{base}/jobs/{{id}}", admin.get_job, "admin_jobs_get"),
+        Route("GET", f"{base}/jobs/{{id}}/trace", outcomes.trace, "admin_jobs_trace"),
         Route("PATCH", f"{base}/jobs/{{id}}", jobs.reprioritize, "admin_jobs_priority"),
         Route("POST", f"{base}/jobs/{{id}}/cancel", jobs.cancel, "admin_jobs_cancel"),
         Route("POST", f"{base}/jobs/{{id}}/retry", jobs.retry, "admin_jobs_retry"),
@@ -207,12 +213,15 @@ def _admin_routes() -> list[Route]:
         Route("POST", f"{base}/jobs/bulk/retry", bulk.changing("retry", confirm=True), "admin_jobs_bulk_retry"),
         Route("POST", f"{base}/jobs/bulk/delete", bulk.changing("delete", confirm=True), "admin_jobs_bulk_delete"),
         Route("GET", f"{base}/workers", admin.list_workers, "admin_workers"),
+        Route("POST", f"{base}/workers/directive", admin.direct_workers, "admin_workers_directive"),
         Route("GET", worker, admin.get_worker, "admin_workers_get"),
+        Route("DELETE", worker, workers.remove),
         Route("POST", f"{worker}/quiet", admin.quiet_worker, "admin_workers_quiet"),
         Route("POST", f"{worker}/terminate", admin.terminate_worker, "admin_workers_terminate"),
         Route("POST", f"{worker}/resume", admin.resume_worker, "admin_workers_resume"),
         Route("GET", f"{base}/dead-letter", admin.list_dead, "admin_dead_letter"),
         Route("GET", f"{base}/dead-letter/stats", admin.stats_dead, "admin_dead_letter_stats"),
+        Route("POST", f"{base}/dead-letter/retry", bulk.retry_dead, "admin_dead_letter_bulk_retry"),
         Route("POST", f"{base}/dead-letter/{{id}}/retry", dead_letter.retry, "admin_dead_letter_retry"),
         Route("DELETE", f"{base}/dead-letter/{{id}}", dead_letter.delete),
     ]
@@ -226,6 +235,16 @@ def _system_routes() -> list[Route]:
         Route("GET", "/ready", system.ready, "ready"),
         Route("GET", "/readyz", system.ready),
         Route("GET", "/livez", system.live, "live"),
+    ]
+
+
+def _doctor_routes() -> list[Route]:
+    """``ojs doctor`` asks at the root, without ``/ojs``."""
+    return [
+        Route("GET", "/v1/health", system.health),
+        Route("GET", "/v1/queues", queues.list_queues),
+        Route("GET", "/v1/dead-letter", dead_letter.list_dead),
+        Route("GET", "/v1/workers", workers.list_workers),
     ]
 
 

@@ -198,6 +198,7 @@ def entry(world: World, record: JobRecord, failure: Failure) -> ErrorEntry:
         message=failure.message,
         occurred_at=moment,
         timestamp=moment,
+        started_at=record.job.started_at if record.job.state == "active" else None,
         retryable=failure.retryable,
         details=own(failure.details),
         backtrace=own(failure.backtrace),
