@@ -19,6 +19,7 @@ from ojs_stream.core.records import (
     Hold,
     JobRecord,
     LimitRule,
+    Maintenance,
     OverlapPolicy,
     Override,
     Pressure,
@@ -503,6 +504,21 @@ class Configured(Command, frozen=True, kw_only=True, omit_defaults=True, tag="co
     config: ConfigRecord | None = None
 
 
+class Maintain(Command, frozen=True, kw_only=True, omit_defaults=True, tag="maintain"):
+    """Begin or end maintenance, at the home of ``names.MAINTENANCE``. Said again, it changes what is told."""
+
+    enabled: bool
+    reason: str = ""
+    length_ms: int = 0
+    """How long it may take, as far as anybody knows; 0: nobody says."""
+
+
+class Maintained(Command, frozen=True, kw_only=True, omit_defaults=True, tag="maintained"):
+    """Message to every other home: maintenance as it is now, or none."""
+
+    maintenance: Maintenance | None = None
+
+
 class Purge(Command, frozen=True, kw_only=True, omit_defaults=True, tag="purge"):
     """Remove jobs of a queue that are in ``state``, at most 1,000 a command; the outcome says whether to go on."""
 
@@ -654,6 +670,8 @@ AnyCommand = (
     | Configure
     | Configured
     | Drain
+    | Maintain
+    | Maintained
     | Purge
     | DeleteQueue
     | EmptyQueue

@@ -298,6 +298,18 @@ class Minute(Struct, frozen=True, kw_only=True):
     started: int = 0
     duration_ms: int = 0
     wait_ms: int = 0
+    enqueued: int = 0
+
+
+class Day(Struct, frozen=True, kw_only=True):
+    """What happened in a queue on one day (days since the epoch), hour by hour; 31 slots are kept.
+
+    A minute is added when its slot is used again: what happened is either here or still among the minutes.
+    """
+
+    day: int
+    hours: dict[int, Minute] = {}
+    """By hour of the day; ``minute`` is the hour's first."""
 
 
 WorkerState = Literal["running", "quiet", "terminate", "drain", "stopped"]
@@ -703,6 +715,7 @@ Record = (
     | IdRecord
     | QueueRecord
     | Minute
+    | Day
     | WorkerRecord
     | Stage
     | LockRecord
@@ -715,6 +728,16 @@ Record = (
     | SlotRecord
     | ReplayRecord
 )
+
+
+class Maintenance(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Nothing is started: no claims, no promotions, no cron; what clients send is accepted."""
+
+    since: int
+    """When it began (ms)."""
+    reason: str = ""
+    ends: int = 0
+    """When somebody expects it to end (ms); nothing happens then. 0: nobody has said."""
 
 
 class HomeState(Struct, frozen=True, kw_only=True):
@@ -739,6 +762,8 @@ class HomeState(Struct, frozen=True, kw_only=True):
     """Per destination home the number of the last message issued."""
     marks: dict[str, int] = {}
     """Per source the number of the highest message already folded."""
+    maintenance: Maintenance | None = None
+    """Known at every home; its truth is at the home of ``MAINTENANCE``."""
 
 
 def ready_score(priority: int, sequence: int) -> int:
@@ -942,6 +967,7 @@ _DECODERS: dict[str, msgspec.json.Decoder[Record]] = {
     "id": msgspec.json.Decoder(IdRecord),
     "queue": msgspec.json.Decoder(QueueRecord),
     "minute": msgspec.json.Decoder(Minute),
+    "day": msgspec.json.Decoder(Day),
     "worker": msgspec.json.Decoder(WorkerRecord),
     "stage": msgspec.json.Decoder(Stage),
     "lock": msgspec.json.Decoder(LockRecord),

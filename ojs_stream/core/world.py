@@ -20,6 +20,7 @@ from ojs_stream.core.known import Known
 from ojs_stream.core.outcomes import Effect, Event, EventData, Outcome
 from ojs_stream.core.records import (
     Counts,
+    Day,
     HomeState,
     IdRecord,
     JobRecord,
@@ -40,6 +41,8 @@ R = TypeVar("R", bound=Record)
 _MISSING = object()
 _encoder = msgspec.json.Encoder()
 MINUTE_SLOTS = 60
+DAY_SLOTS = 31
+MINUTES_A_DAY = 1_440
 PREFETCH = 8
 PREFETCH_MAX = 512
 """So many times what is needed of an index is read, up to this: the next rounds find it in memory."""
@@ -133,6 +136,7 @@ class World:
         self.last = self.now = self.origin = state.last
         """``origin``: when the chain of messages began that the present command belongs to."""
         self.grace = state.grace
+        self.maintenance = state.maintenance
         self.sent = state.sent
         self.marks = state.marks
         self.blank = False
@@ -205,6 +209,7 @@ class World:
             self.watched,
             self.sent,
             self.marks,
+            self.maintenance,
         )
 
     def _restore(self, state: tuple[Any, ...]) -> None:
@@ -217,6 +222,7 @@ class World:
             self.watched,
             self.sent,
             self.marks,
+            self.maintenance,
         ) = state
 
     def _assign(self, target: dict[Any, Any], key: Any, value: Any) -> None:
@@ -411,7 +417,11 @@ class World:
         before = self._tallies.get(key)
         if before is None:
             # The end of the round writes it, and must find its record.
-            self.get(_record_of(queue, group))
+            stored = self.get(_record_of(queue, group))
+            if isinstance(stored, Minute) and stored.minute < int(group):
+                # Its slot is used again. A round over more than an hour uses one twice: both days are wanted.
+                self.get(_day_of(queue, stored.minute))
+                self.get(_day_of(queue, int(group)))
             before = 0
         self._assign(self._tallies, key, before + step)
 
@@ -432,8 +442,9 @@ class World:
         self.put(("queue", name), None)
 
     def forget_minutes(self, name: str) -> None:
-        """What happened in the queue minute by minute goes."""
+        """What happened in the queue minute by minute and hour by hour goes."""
         slots: list[Key] = [("minute", name, str(slot)) for slot in range(MINUTE_SLOTS)]
+        slots += [("day", name, str(slot)) for slot in range(DAY_SLOTS)]
         self.require(slots)
         self._forget_tallies(name, lambda group: group not in ("counts", "totals"))
         for key in slots:
@@ -538,6 +549,7 @@ class World:
         self._journal.clear()
         self.epoch += 1
         self.watched = 0
+        self.maintenance = None
 
     def finish(self) -> None:
         """Write the counters of the round into the queues' records."""
@@ -571,11 +583,26 @@ class World:
         key = _record_of(name, str(minute))
         stored = self.get(key)
         if not isinstance(stored, Minute) or stored.minute < minute:
+            if isinstance(stored, Minute):
+                self._add_to_day(name, stored)
             stored = Minute(minute=minute)
         if stored.minute > minute:
             return
         new = {field: getattr(stored, field) + n for field, n in steps.items()}
         self.put(key, msgspec.structs.replace(stored, **new))
+
+    def _add_to_day(self, name: str, past: Minute) -> None:
+        """A minute whose slot is used again: its hour remembers it."""
+        key = _day_of(name, past.minute)
+        number = past.minute // MINUTES_A_DAY
+        stored = self.get(key)
+        if not isinstance(stored, Day) or stored.day < number:
+            stored = Day(day=number)
+        if stored.day > number:
+            return
+        hour = past.minute // 60 % 24
+        known = stored.hours.get(hour, Minute(minute=past.minute - past.minute % 60))
+        self.put(key, Day(day=number, hours={**stored.hours, hour: added(known, past)}))
 
     def state(self) -> HomeState:
         """What the home knows of itself after the round."""
@@ -591,7 +618,26 @@ class World:
             grace=self.grace,
             sent=self.sent,
             marks=self.marks,
+            maintenance=self.maintenance,
         )
+
+
+def _day_of(queue: str, minute: int) -> Key:
+    """The record that has the day of a minute."""
+    return ("day", queue, str(minute // MINUTES_A_DAY % DAY_SLOTS))
+
+
+def added(one: Minute, other: Minute) -> Minute:
+    """What happened in two spans of time; it keeps the first one's name."""
+    return Minute(
+        minute=one.minute,
+        completed=one.completed + other.completed,
+        failed=one.failed + other.failed,
+        started=one.started + other.started,
+        duration_ms=one.duration_ms + other.duration_ms,
+        wait_ms=one.wait_ms + other.wait_ms,
+        enqueued=one.enqueued + other.enqueued,
+    )
 
 
 def _record_of(queue: str, group: str) -> Key:

@@ -1,9 +1,8 @@
-"""Views for operators: statistics, lists in the admin shape, pausing, directives to workers."""
+"""Views for operators: lists in the admin shape, pausing, directives to workers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from ojs_stream.core.bodies import parse_directive, parse_object_or_nothing
 from ojs_stream.core.commands import Direct
 from ojs_stream.core.names import check_worker
 from ojs_stream.core.policy import policy_fields
-from ojs_stream.core.records import ConfigRecord, Counts, JobRecord, Minute, QueueRecord, public_json
+from ojs_stream.core.records import ConfigRecord, JobRecord, Minute, QueueRecord, public_json
 from ojs_stream.core.states import STATES, TERMINAL
 from ojs_stream.errors import RefusedError
 from ojs_stream.store.scans import SCAN_MAX
@@ -29,57 +28,13 @@ from ojs_stream.web.paging import part_of
 from ojs_stream.web.problems import not_found
 from ojs_stream.web.requests import page_of
 from ojs_stream.web.responses import with_fields
+from ojs_stream.web.statistics import throughput
 
 PER_PAGE = 20
 PER_PAGE_MAX = 100
 EXPORT_MAX = SCAN_MAX
 """So many jobs a list with ``limit`` shows at most; what is longer than a page is named ``jobs``."""
 UNFINISHED = tuple(state for state in STATES if state not in TERMINAL)
-
-
-async def stats(call: Call) -> Answer:
-    """GET /admin/stats -> ``{queues, workers, jobs: {8 states}, throughput, uptime_seconds}``."""
-    now_ms = stamp.now_ms()
-    reads = call.ctx.queries
-    names = await reads.queues.names()
-    records, minutes, known = await asyncio.gather(
-        reads.queues.records(names),
-        reads.queues.minute(names, now_ms // 60_000 - 1),
-        reads.workers.all(),
-    )
-    live = [record for record in known if workers.state_of(record, now_ms) != "stale"]
-    return call.json(
-        {
-            "queues": len(names),
-            "workers": len(live),
-            "jobs": _sum([record.counts for record in records if record]),
-            "throughput": _throughput(minutes, now_ms),
-            "uptime_seconds": max(0, now_ms - call.ctx.started_ms) // 1_000,
-        }
-    )
-
-
-def _sum(counts: Sequence[Counts]) -> dict[str, int]:
-    total = msgspec.structs.asdict(Counts())
-    for one in counts:
-        for state, number in msgspec.structs.asdict(one).items():
-            total[state] += number
-    return total
-
-
-def _throughput(minutes: list[Minute], now_ms: int) -> dict[str, int]:
-    """The last whole minute: the present one has only begun."""
-    last = [minute for minute in minutes if minute.minute == now_ms // 60_000 - 1]
-    completed = sum(minute.completed for minute in last)
-    failed = sum(minute.failed for minute in last)
-    spent_ms = sum(minute.duration_ms for minute in last)
-    return {
-        "processed_per_minute": completed,
-        "completed_per_min": completed,
-        "failed_per_minute": failed,
-        "failed_per_min": failed,
-        "avg_latency_ms": spent_ms // (completed + failed) if completed + failed else 0,
-    }
 
 
 # ------------------------------------------------------------------ queues
@@ -130,7 +85,7 @@ def _queue(
     hour = queues.last_hour(minutes)
     return {
         **shown,
-        "throughput": {**_throughput(minutes, stamp.now_ms()), **hour},
+        "throughput": {**throughput(minutes, stamp.now_ms()), **hour},
         "latency_ms": {"avg": hour["avg_duration_ms"]},
     }
 

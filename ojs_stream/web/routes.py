@@ -16,10 +16,12 @@ from ojs_stream.web import (
     fetching,
     jobs,
     limits,
+    maintenance,
     outcomes,
     progress,
     queue_admin,
     queues,
+    statistics,
     system,
     unique_jobs,
     workers,
@@ -196,7 +198,14 @@ def _admin_routes() -> list[Route]:
     base = f"{API}/admin"
     worker = f"{base}/workers/{{id}}"
     return [
-        Route("GET", f"{base}/stats", admin.stats, "admin_stats"),
+        Route("GET", f"{base}/stats", statistics.stats, "admin_stats"),
+        Route("GET", f"{base}/stats/history", statistics.history, "admin_stats_history"),
+        Route("GET", f"{base}/system/maintenance", maintenance.get, "admin_maintenance"),
+        Route("POST", f"{base}/system/maintenance", maintenance.change),
+        Route("GET", f"{base}/maintenance", maintenance.get),
+        Route("POST", f"{base}/maintenance", maintenance.change),
+        Route("GET", f"{base}/system/config", system.config, "admin_config"),
+        Route("GET", f"{base}/config", system.config),
         Route("GET", f"{base}/queues", admin.list_queues, "admin_queues"),
         Route("GET", f"{base}/queues/{{name}}", admin.get_queue, "admin_queues_get"),
         Route("POST", f"{base}/queues/{{name}}/pause", admin.pause_queue, "admin_queues_pause"),
@@ -230,6 +239,7 @@ def _admin_routes() -> list[Route]:
 def _system_routes() -> list[Route]:
     return [
         Route("GET", f"{API}/health", system.health, "health"),
+        Route("GET", f"{API}/metrics", statistics.metrics),
         Route("GET", "/health", system.health),
         Route("GET", "/healthz", system.health),
         Route("GET", "/ready", system.ready, "ready"),

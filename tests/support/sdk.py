@@ -1,6 +1,6 @@
 """The SDKs and the CLI as they are on the wire: their headers, their bodies' bytes, and how they read an answer.
 
-Written from their sources (docs/clients.md names the versions). Whatever they choke on is an ``Unreadable``.
+Written from their sources (docs/clients.md names the versions). Whatever they choke on is an ``UnreadableError``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import http.client
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -19,10 +19,10 @@ TIMEOUT_S = 30.0
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 Shape = dict[str, Any]
-"""What Go decodes into: field -> ``int``, ``float``, ``str``, ``bool``, ``dict``, ``"time"``, a shape, or ``[shape]``."""
+"""What Go decodes into: field -> ``int``, ``str`` and so on, a word of ``_WORDS``, a shape, or ``[shape]``."""
 
 
-class Unreadable(AssertionError):
+class UnreadableError(AssertionError):
     """The client cannot read this answer."""
 
 
@@ -92,9 +92,9 @@ def envelope(got: Got) -> dict[str, Any]:
     try:
         error = json.loads(got.body)["error"]
     except (ValueError, KeyError, TypeError) as problem:
-        raise Unreadable(f"{got.status} without an error envelope: {got.body[:200]!r}") from problem
+        raise UnreadableError(f"{got.status} without an error envelope: {got.body[:200]!r}") from problem
     if not isinstance(error.get("code"), str) or not isinstance(error.get("message"), str):
-        raise Unreadable(f"an error envelope without code and message: {error}")
+        raise UnreadableError(f"an error envelope without code and message: {error}")
     return dict(error)
 
 
@@ -142,7 +142,7 @@ class JavaScript(Sdk):
         try:
             return json.loads(got.body)
         except ValueError as problem:
-            raise Unreadable(f"OJSConnectionError: invalid JSON response {got.body[:200]!r}") from problem
+            raise UnreadableError(f"OJSConnectionError: invalid JSON response {got.body[:200]!r}") from problem
 
 
 class Go(Sdk):
@@ -184,21 +184,26 @@ def check(value: Any, shape: Any, path: str = "$") -> None:
         _must(isinstance(value, dict), path, value, "object")
         for name, inner in shape.items():
             check(value.get(name), inner, f"{path}.{name}")
-    elif shape == "time":
-        _must(isinstance(value, str) and bool(_TIME.fullmatch(value)), path, value, "RFC 3339 timestamp")
-    elif shape is float:
-        _must(type(value) in (int, float), path, value, "number")
-    elif shape == "map of bool":
-        _must(isinstance(value, dict) and all(type(one) is bool for one in value.values()), path, value, shape)
-    elif shape == "map of string":
-        _must(isinstance(value, dict) and all(type(one) is str for one in value.values()), path, value, shape)
+    elif isinstance(shape, str):
+        _must(_WORDS[shape](value), path, value, shape)
     else:
-        _must(type(value) is shape, path, value, str(shape))
+        _must(type(value) is shape or (shape is float and type(value) is int), path, value, str(shape))
+
+
+def _map_of(kind: type, value: Any) -> bool:
+    return isinstance(value, dict) and all(type(one) is kind for one in value.values())
+
+
+_WORDS: dict[str, Callable[[Any], bool]] = {
+    "time": lambda value: isinstance(value, str) and bool(_TIME.fullmatch(value)),
+    "map of bool": lambda value: _map_of(bool, value),
+    "map of string": lambda value: _map_of(str, value),
+}
 
 
 def _must(fits: bool, path: str, value: Any, kind: str) -> None:
     if not fits:
-        raise Unreadable(f"json: cannot unmarshal {value!r} at {path} into {kind}")
+        raise UnreadableError(f"json: cannot unmarshal {value!r} at {path} into {kind}")
 
 
 TIMES = ("created_at", "enqueued_at", "started_at", "completed_at", "cancelled_at", "discarded_at")

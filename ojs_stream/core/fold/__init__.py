@@ -24,6 +24,7 @@ from ojs_stream.core.fold import (
     lifecycle,
     limits,
     locks,
+    maintenance,
     progress,
     queues,
     revision,
@@ -34,7 +35,7 @@ from ojs_stream.core.fold import (
 )
 from ojs_stream.core.names import DEFAULT_CONFIG
 from ojs_stream.core.outcomes import Effect, Outcome
-from ojs_stream.core.records import JobRecord, Watcher, WatcherKind
+from ojs_stream.core.records import JobRecord, Key, Watcher, WatcherKind
 from ojs_stream.core.world import FIRST_LOOK, MINUTE_SLOTS, NeedMore, Needs, Savepoint, World, raw
 from ojs_stream.errors import RefusedError
 
@@ -92,6 +93,8 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.Configure: queues.configure,
     c.Configured: queues.configured,
     c.Drain: queues.drain,
+    c.Maintain: maintenance.maintain,
+    c.Maintained: maintenance.maintained,
     c.Purge: deletion.purge,
     c.DeleteQueue: deletion.delete_queue,
     c.EmptyQueue: deletion.empty_queue,
@@ -252,7 +255,7 @@ def needs_of(world: World, command: c.AnyCommand | c.BadCommand, now: int, needs
         wants(world, command, now, needs)
 
 
-def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) -> None:
+def _enqueue_needs(world: World, command: c.Enqueue, now: int, needs: Needs) -> None:
     if command.replay:
         needs.records.add(("replay", command.replay))
     needs.records.add(("config", DEFAULT_CONFIG))
@@ -260,6 +263,7 @@ def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) ->
         needs.records.add(("config", job.queue))
         if world.home_of(job.queue) == world.home:
             needs.records.add(("queue", job.queue))
+            needs.records.add(_minute_of(job.queue, now))
         if job.limit is not None and job.limit.home == world.home:
             needs.records.update((("limit", job.limit.key), ("slot", job.id)))
         if job.unique is not None and job.unique.home == world.home:
@@ -282,18 +286,22 @@ def _watched_needs(world: World, command: c.Watched, _now: int, needs: Needs) ->
     _watcher_needs(world, command.watcher, needs)
 
 
-def _insert_needs(_world: World, command: c.Insert, _now: int, needs: Needs) -> None:
+def _minute_of(queue: str, now: int) -> Key:
+    return ("minute", queue, str(now // 60_000 % MINUTE_SLOTS))
+
+
+def _insert_needs(_world: World, command: c.Insert, now: int, needs: Needs) -> None:
     needs.records.update(("queue", job.queue) for job in command.jobs)
+    needs.records.update(_minute_of(job.queue, now) for job in command.jobs)
     needs.records.update(("job", job.id) for job in command.jobs if job.client_id)
 
 
 def _claim_needs(_world: World, command: c.Claim, now: int, needs: Needs) -> None:
-    slot = str(now // 60_000 % MINUTE_SLOTS)
     needs.records.add(("config", DEFAULT_CONFIG))
     for queue in command.queues:
         needs.records.add(("queue", queue))
         needs.records.add(("config", queue))
-        needs.records.add(("minute", queue, slot))
+        needs.records.add(_minute_of(queue, now))
     needs.head(("state", command.queues[0], "available"), command.count)
 
 

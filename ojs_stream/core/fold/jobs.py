@@ -135,6 +135,7 @@ def insert(world: World, record: JobRecord) -> JobRecord:
         record = JobRecord(record.job, ctl, record.extra)
     store(world, record)
     world.tally(record.job.queue, "totals", "enqueued", 1)
+    world.tally_minute(record.job.queue, enqueued=1)
     announce(world, record)
     return record
 

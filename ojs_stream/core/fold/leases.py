@@ -39,6 +39,8 @@ SHUTDOWN_TYPES = frozenset({"shutdown", "ShutdownError", "ShutdownTimeout"})
 
 def claim(world: World, command: Claim) -> Outcome:
     """Lease up to ``count`` jobs; ``outcome.jobs`` are they."""
+    if world.maintenance is not None:
+        return Outcome()
     claimed: list[Raw] = []
     for name in command.queues:
         room = command.count - len(claimed)

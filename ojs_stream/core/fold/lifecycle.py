@@ -96,13 +96,17 @@ def activate(world: World, command: Activate) -> Outcome | None:
 
 
 def promote_retry(world: World, command: Promote) -> Outcome:
-    """From the retry agent. Silently nothing when the job is elsewhere by now, or not due by the log's clock."""
+    """From the retry agent. Silently nothing when the job is elsewhere by now, or not due by the log's clock.
+
+    Nor while nothing may start: a tick of the scheduler finds the job after the maintenance.
+    """
     record = world.job(command.job_id)
     if (
         isinstance(record, JobRecord)
         and record.job.state == "retryable"
         and record.job.attempt == command.attempt
         and record.ctl.due <= world.now
+        and world.maintenance is None
     ):
         promote(world, record)
         return Outcome(data={"moved": 1})
