@@ -160,7 +160,7 @@ class World:
         self.indexes: dict[Key, Index] = {}
         """Those that the round has touched."""
         self.read: list[Key] = []
-        """Jobs and configurations that the store was asked for."""
+        """Jobs, configurations and days that the store was asked for."""
         self.changed: dict[Key, Record | None] = {}
         self._records: dict[Key, Record | None] = {}
         self._tallies: dict[tuple[str, str, str], int] = {}
@@ -235,7 +235,7 @@ class World:
     def add_record(self, key: Key, record: Record | None) -> None:
         """A record as the store has it (``None``: there is none). What the round changed stays."""
         self._records.setdefault(key, record)
-        if key[0] in ("job", "config"):
+        if key[0] in ("job", "config", "day"):
             self.read.append(key)
 
     def add_head(self, index: Key, loaded: list[tuple[int, str]], *, complete: bool) -> None:
@@ -418,12 +418,18 @@ class World:
         if before is None:
             # The end of the round writes it, and must find its record.
             stored = self.get(_record_of(queue, group))
-            if isinstance(stored, Minute) and stored.minute < int(group):
-                # Its slot is used again. A round over more than an hour uses one twice: both days are wanted.
-                self.get(_day_of(queue, stored.minute))
-                self.get(_day_of(queue, int(group)))
+            if group.isdigit():
+                self._want_days(queue, int(group), stored)
             before = 0
         self._assign(self._tallies, key, before + step)
+
+    def _want_days(self, queue: str, minute: int, stored: Record | None) -> None:
+        """A minute begins: what its slot has may go into a day, and it itself in a round of more than an hour."""
+        if isinstance(stored, Minute):
+            if stored.minute == minute:
+                return
+            self.get(_day_of(queue, stored.minute))
+        self.get(_day_of(queue, minute))
 
     def tally_minute(self, queue: str, **steps: int) -> None:
         """Add to the statistics of the current minute."""
@@ -620,6 +626,12 @@ class World:
             marks=self.marks,
             maintenance=self.maintenance,
         )
+
+
+def spans_of(queue: str, now: int) -> tuple[Key, Key]:
+    """The records of a queue that have the minute and the day of ``now`` (ms)."""
+    minute = now // 60_000
+    return _record_of(queue, str(minute)), _day_of(queue, minute)
 
 
 def _day_of(queue: str, minute: int) -> Key:

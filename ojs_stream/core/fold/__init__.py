@@ -35,8 +35,8 @@ from ojs_stream.core.fold import (
 )
 from ojs_stream.core.names import DEFAULT_CONFIG
 from ojs_stream.core.outcomes import Effect, Outcome
-from ojs_stream.core.records import JobRecord, Key, Watcher, WatcherKind
-from ojs_stream.core.world import FIRST_LOOK, MINUTE_SLOTS, NeedMore, Needs, Savepoint, World, raw
+from ojs_stream.core.records import JobRecord, Watcher, WatcherKind
+from ojs_stream.core.world import FIRST_LOOK, NeedMore, Needs, Savepoint, World, raw, spans_of
 from ojs_stream.errors import RefusedError
 
 OUTAGE_MS = 5_000
@@ -263,7 +263,7 @@ def _enqueue_needs(world: World, command: c.Enqueue, now: int, needs: Needs) -> 
         needs.records.add(("config", job.queue))
         if world.home_of(job.queue) == world.home:
             needs.records.add(("queue", job.queue))
-            needs.records.add(_minute_of(job.queue, now))
+            needs.records.update(spans_of(job.queue, now))
         if job.limit is not None and job.limit.home == world.home:
             needs.records.update((("limit", job.limit.key), ("slot", job.id)))
         if job.unique is not None and job.unique.home == world.home:
@@ -286,13 +286,9 @@ def _watched_needs(world: World, command: c.Watched, _now: int, needs: Needs) ->
     _watcher_needs(world, command.watcher, needs)
 
 
-def _minute_of(queue: str, now: int) -> Key:
-    return ("minute", queue, str(now // 60_000 % MINUTE_SLOTS))
-
-
 def _insert_needs(_world: World, command: c.Insert, now: int, needs: Needs) -> None:
-    needs.records.update(("queue", job.queue) for job in command.jobs)
-    needs.records.update(_minute_of(job.queue, now) for job in command.jobs)
+    for job in command.jobs:
+        needs.records.update((("queue", job.queue), *spans_of(job.queue, now)))
     needs.records.update(("job", job.id) for job in command.jobs if job.client_id)
 
 
@@ -301,7 +297,7 @@ def _claim_needs(_world: World, command: c.Claim, now: int, needs: Needs) -> Non
     for queue in command.queues:
         needs.records.add(("queue", queue))
         needs.records.add(("config", queue))
-        needs.records.add(_minute_of(queue, now))
+        needs.records.update(spans_of(queue, now))
     needs.head(("state", command.queues[0], "available"), command.count)
 
 
