@@ -593,12 +593,14 @@ class World:
                 self._add_to_day(name, stored)
             stored = Minute(minute=minute)
         if stored.minute > minute:
+            # The clock has stepped back by more than an hour: its slot is taken, its hour is not.
+            self._add_to_day(name, Minute(minute=minute, **steps))
             return
         new = {field: getattr(stored, field) + n for field, n in steps.items()}
         self.put(key, msgspec.structs.replace(stored, **new))
 
     def _add_to_day(self, name: str, past: Minute) -> None:
-        """A minute whose slot is used again: its hour remembers it."""
+        """A minute that has no slot any more: its hour remembers it."""
         key = _day_of(name, past.minute)
         number = past.minute // MINUTES_A_DAY
         stored = self.get(key)

@@ -29,6 +29,7 @@ from ojs_stream.core.commands import (
     Fire,
     GiveBack,
     LimitOverride,
+    Maintain,
     NewJob,
     Pause,
     Promote,
@@ -335,7 +336,10 @@ def _steps(homes: int) -> st.SearchStrategy[Step]:
 
     usual = st.builds(place, pauses, numbers, _commands(homes))
     flows = st.builds(place, pauses, numbers, _workflow_commands(homes))
-    return st.one_of(*[usual] * 20, *[flows] * 5, reset)
+    # Off more often than on: while it is on nothing starts.
+    switches = st.builds(lambda on: command(Maintain, enabled=on), st.sampled_from((True, False, False)))
+    maintain = st.tuples(pauses, st.none(), switches)
+    return st.one_of(*[usual] * 20, *[flows] * 5, reset, maintain)
 
 
 def histories(homes: int, *, size: int = 50) -> st.SearchStrategy[list[Step]]:

@@ -57,11 +57,12 @@ def test_a_day_leaves_when_its_slot_is_used_again() -> None:
 @pytest.mark.parametrize("size", [2, 5, 100])
 def test_rounds_of_any_size_give_the_same_history(size: int) -> None:
     fold = Fold()
-    for after in (0, HOUR, HOUR, MINUTE, 2 * HOUR, DAY):
+    for after in (0, HOUR, HOUR, MINUTE, 2 * HOUR, DAY, -HOUR, HOUR, -3 * HOUR):
         work(fold, after)
     store = MemoryStore(NAMESPACE)
     run(replay(store, fold.logs[0], 0, homes=1, sizes=[size] * 100))
     assert run(store.dump(0)) == fold.dump()
+    assert sum(span["completed"] for span in spans(fold)) == 9
 
 
 def test_the_history_of_a_queue_goes_with_it() -> None:
