@@ -107,6 +107,8 @@ def _bytes_of_window(window: Index) -> int:
 def _bytes_of_job(record: JobRecord) -> int:
     job = record.job
     size = _JOB_BYTES + len(job.args) + len(job.meta) + _length(record.extra)
+    if record.ctl.progress is not None:
+        size += _length(record.ctl.progress.data)
     for error in job.errors:
         size += _ERROR_BYTES + len(error.message) + _length(error.details) + _length(error.backtrace)
     return size

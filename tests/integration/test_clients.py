@@ -537,6 +537,21 @@ def test_18_dead_letters_are_reached_by_a_policy_of_javascript(url: str) -> None
     assert Go(url).refused("DELETE", f"/dead-letter/{job_id}").code == "not_found"
 
 
+@pytest.mark.parametrize("kind", [Python, Go])
+def test_18_a_queue_may_keep_dead_letters_for_those_who_cannot_ask(url: str, kind: type[Sdk]) -> None:
+    client, queue = kind(url), new()
+    Cli(url).ask("PUT", f"/queues/{queue}/config", {"default_retry": {"on_exhaustion": "dead_letter"}})
+    interval = {"initial_interval_ms": 10} if kind is Go else {"initial_interval": "PT0.01S"}
+    job_id = enqueue(
+        client, queue, retry={"max_attempts": 1, "backoff_coefficient": 2.0, "jitter": True, **interval}
+    )
+    fetch(client, queue)
+    error = {"code": "handler_error", "message": "no", "retryable": True}
+    client.ask("POST", "/workers/nack", {"job_id": job_id, "error": error})
+    listed = client.ask("GET", f"/dead-letter?queue={queue}")["jobs"]
+    assert [job["id"] for job in listed] == [job_id]
+
+
 # -- the CLI's commands ---------------------------------------------------------------------------------------
 
 
