@@ -21,7 +21,7 @@ from ojs_stream.store.scans import SCAN_MAX
 from ojs_stream.web import queues, workers
 from ojs_stream.web.addressing import find_job
 from ojs_stream.web.answer import Answer
-from ojs_stream.web.dead_letter import dead_stats, find_dead
+from ojs_stream.web.dead_letter import dead_listing, dead_stats
 from ojs_stream.web.jobs import filter_of, listing
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.paging import part_of
@@ -136,8 +136,7 @@ def _timeline(record: JobRecord) -> dict[str, str]:
 
 async def list_dead(call: Call) -> Answer:
     """GET /admin/dead-letter -> ``{items, total, pagination}``."""
-    found, page = await find_dead(call)
-    return call.answer(listing("items", found, page))
+    return call.answer(await dead_listing(call, "items"))
 
 
 async def stats_dead(call: Call) -> Answer:

@@ -102,7 +102,10 @@ def filter_of(call: Call) -> JobFilter:
 
 def listing(name: str, found: Found, page: Page) -> bytes:
     """A page of jobs with its pagination."""
-    raws = [public_json(record) for record in found.records]
-    return page_body(
-        name, raws, {"total": found.total, "pagination": pagination_of(found.total, page, found.next_cursor)}
-    )
+    return page_of_jobs(name, [public_json(record) for record in found.records], found, page)
+
+
+def page_of_jobs(name: str, raws: list[bytes], found: Found, page: Page) -> bytes:
+    """The same of jobs as they are to be shown."""
+    pagination = pagination_of(found.total, page, found.next_cursor)
+    return page_body(name, raws, {"total": found.total, "pagination": pagination})

@@ -524,7 +524,12 @@ def test_18_dead_letters_are_reached_by_a_policy_of_javascript(url: str) -> None
     queue, job_id = running(js, retry={"max_attempts": 1, "on_exhaustion": "dead_letter"})
     error = {"code": "handler_error", "message": "no", "retryable": True, "details": {"stack": "at x"}}
     js.ask("POST", "/workers/nack", {"job_id": job_id, "error": error})
-    assert job_id in [job["id"] for job in js.ask("GET", "/dead-letter")["jobs"]]
+    (dead,) = [job for job in js.ask("GET", "/dead-letter")["jobs"] if job["id"] == job_id]
+    assert (dead["total_attempts"], dead["error"]["code"], bool(dead["discarded_at"])) == (
+        1,
+        "handler_error",
+        True,
+    )
     for client in (Python(url), Go(url)):
         listed = client.ask("GET", f"/dead-letter?limit=50&offset=0&queue={queue}")
         sdk.check(listed, {"jobs": [sdk.JOB], "pagination": sdk.PAGINATION})
