@@ -1,4 +1,4 @@
-"""The newest records of all partitions of a topic, as they come: a consumer without a group that begins at the ends."""
+"""The newest records of all partitions of a topic, as they come: a consumer without a group, from the ends on."""
 
 from __future__ import annotations
 
@@ -46,12 +46,16 @@ class TopicTail:
             request_timeout_ms=REQUEST_TIMEOUT_MS,
         )
         await start_consumer(consumer, self._bootstrap)
-        self._consumer = consumer
         try:
             async with asyncio.timeout(BOUNDS_TIMEOUT_S):
                 ends = await consumer.end_offsets(self._places)
         except (KafkaError, OSError, TimeoutError) as error:
+            await close_consumer(consumer)
             raise self._unavailable(error) from error
+        except asyncio.CancelledError:  # a connection must not stay behind
+            await close_consumer(consumer)
+            raise
+        self._consumer = consumer
         self._next = {**ends, **self._next}
         consumer.assign(self._places)
         for place, offset in self._next.items():
@@ -68,7 +72,9 @@ class TopicTail:
             got = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=READ_RECORDS_MAX)
         except OffsetOutOfRangeError as error:
             self._next.clear()
-            raise LogRefusedError(f"Records of {self._places[0].topic} were deleted before they were read.") from error
+            raise LogRefusedError(
+                f"Records of {self._places[0].topic} were deleted before they were read."
+            ) from error
         except (KafkaError, OSError) as error:
             raise self._unavailable(error) from error
         found = []

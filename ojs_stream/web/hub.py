@@ -142,7 +142,7 @@ class Hub:
         self._turn = asyncio.Lock()
         self._closing = False
         self.replaying = asyncio.Semaphore(2)
-        """A search of the rings costs the event loop some time: not all who come back at once may do it at once."""
+        """A search of the rings takes the event loop a while: not all who come back may do it at once."""
 
     def __len__(self) -> int:
         return len(self._everybody)
@@ -153,8 +153,8 @@ class Hub:
             raise UnavailableError("This worker is shutting down: connect again.")
         if len(self._everybody) >= self._streams_max:
             raise UnavailableError(
-                f"This worker has {len(self._everybody)} open streams, OJS_STREAMS_MAX allows {self._streams_max}: "
-                "close some, raise it, or connect to another worker.",
+                f"This worker has {len(self._everybody)} open streams, OJS_STREAMS_MAX allows "
+                f"{self._streams_max}: close some, raise it, or connect to another worker.",
                 retry_after_s=5,
             )
         self._everybody.add(subscription)
@@ -234,7 +234,13 @@ class Hub:
         if number <= self._last.get(home, 0):
             return
         self._last[home] = number
-        frame = frame_of(home, number, record.value)
+        try:
+            frame = frame_of(home, number, record.value)
+        except msgspec.MsgspecError as error:
+            log.warning(
+                "a record of the event topic is no event", home=home, offset=record.offset, reason=str(error)
+            )
+            return
         for channel in (f"job:{frame.subject}", f"queue:{frame.queue}", ALL):
             for subscription in self._channels.get(channel, ()):
                 subscription.offer(frame)

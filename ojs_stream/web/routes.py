@@ -47,7 +47,14 @@ class Route(NamedTuple):
 def routes_of(context: Context) -> list[Route]:
     """Every route this process serves: what is not in here is a 404 and a false capability."""
     table = [*_job_routes(), *_said_routes(), *_worker_routes(), *_queue_routes(), *_limit_routes()]
-    table += [*_workflow_routes(), *_cron_routes(), *_admin_routes(), *_system_routes(), *_doctor_routes(), *_stream_routes()]
+    table += [
+        *_workflow_routes(),
+        *_cron_routes(),
+        *_admin_routes(),
+        *_system_routes(),
+        *_doctor_routes(),
+        *_stream_routes(),
+    ]
     if context.test_mode:
         table.append(Route("POST", f"{API}/admin/reset", system.reset, "admin_reset"))
     return table

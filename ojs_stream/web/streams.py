@@ -105,20 +105,23 @@ async def _events(call: Call, subscription: Subscription, wanted: EventFilter) -
     if last_id:
         async for page in _replay(call, last_id, wanted):
             passed = page.passed
-            if page.gap:
-                yield notice("system.gap", last_event_id=last_id[:64], message=GAP)
-            for data in page.events:
-                yield frame_of(0, 0, bytes(data)).data
+            yield _replayed(page, last_id)
     if wanted.subject:
         record = await _find(call, wanted.subject)
         if record.job.state in TERMINAL:
             yield _ended(record)
             return
+    async for chunk in _live(subscription, passed, one_job=bool(wanted.subject)):
+        yield chunk
+
+
+async def _live(subscription: Subscription, passed: tuple[int, ...], *, one_job: bool) -> Chunks:
+    """What happens from now on; ``passed``: per home, what a replay has told already."""
     while not subscription.closing:
         await subscription.wait(HEARTBEAT_S)
         frames, dropped, gap = subscription.take()
         yield _told(frames, dropped, gap=gap, passed=passed)
-        if wanted.subject and any(_is_end(frame) for frame in frames):
+        if one_job and any(frame.type in _ENDS for frame in frames):
             return
 
 
@@ -127,8 +130,9 @@ DROPPED = "This connection was too slow: the oldest events that waited for it we
 _ENDS = frozenset(("job.completed", "job.cancelled", "job.discarded", "job.expired"))
 
 
-def _is_end(frame: Frame) -> bool:
-    return frame.type in _ENDS
+def _replayed(page: EventPage, last_id: str) -> bytes:
+    notices = [notice("system.gap", last_event_id=last_id[:64], message=GAP)] if page.gap else []
+    return b"".join([*notices, *(frame_of(0, 0, bytes(data)).data for data in page.events)])
 
 
 def _told(frames: list[Frame], dropped: int, *, gap: bool, passed: tuple[int, ...]) -> bytes:
@@ -168,7 +172,7 @@ async def _replay(call: Call, last_id: str, wanted: EventFilter) -> AsyncGenerat
 
 
 async def of_progress(call: Call) -> web.StreamResponse:
-    """GET /jobs/{id}/progress/stream: what GET /jobs/{id}/progress says, whenever it changes, until the job ends."""
+    """GET /jobs/{id}/progress/stream: what GET /jobs/{id}/progress says, at each change, until the job ends."""
     job_id = call.path("id")
     await _find(call, job_id)
     subscription = Subscription(f"job:{job_id}")
@@ -220,9 +224,7 @@ async def _respond(call: Call, subscription: Subscription, chunks: Chunks) -> we
     return response
 
 
-async def _write(
-    call: Call, response: web.StreamResponse, subscription: Subscription, chunks: Chunks
-) -> None:
+async def _write(call: Call, response: web.StreamResponse, subscription: Subscription, chunks: Chunks) -> None:
     await response.prepare(call.request)
     await response.write(RECONNECT)
     try:

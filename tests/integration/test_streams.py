@@ -49,9 +49,7 @@ class Stream:
 
 
 @asynccontextmanager
-async def listen(
-    session: aiohttp.ClientSession, url: str, path: str, **headers: str
-) -> AsyncIterator[Stream]:
+async def listen(session: aiohttp.ClientSession, url: str, path: str, **headers: str) -> AsyncIterator[Stream]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     async with session.get(f"{url}{API}{path}", headers=named) as answer:
         assert answer.status == 200, await answer.text()
@@ -84,9 +82,9 @@ async def test_streams(worker_factory: WorkerFactory) -> None:
         await refusals(client, one.url)
         await progress_and_stats(client, session, one.url, other.url)
         async with listen(session, other.url, "/events/stream") as stream:
-            stopping = asyncio.create_task(other.stop())
+            stopping = asyncio.create_task(other.terminate())
             *_, last = await stream.rest()
-            await stopping
+            assert await stopping, "it ends by itself"
         assert last["event"] == "server.shutdown"
         assert set(json.loads(last["data"])) == {"reason", "grace_period_ms"}
 
@@ -105,7 +103,7 @@ async def everybody_hears_everything(client: Client, session: aiohttp.ClientSess
         by_job: dict[str, list[str]] = {}
         for kind, subject in subjects(events):
             by_job.setdefault(subject, []).append(kind)
-        assert by_job == dict.fromkeys(jobs, ["job.enqueued", "job.started", "job.completed"])
+        assert by_job == {job: ["job.enqueued", "job.started", "job.completed"] for job in jobs}
         assert all(event["id"] == json.loads(event["data"])["id"] for event in events)
 
 

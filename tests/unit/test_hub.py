@@ -50,8 +50,15 @@ async def test_an_event_goes_to_those_who_want_it() -> None:
     typed, queued = Subscription("all", types=["job.started"]), Subscription("all", queues=["x"])
     for one in (every, job, queue, typed, queued):
         await hub.join(one)
+    stranger = LogRecord(0, 0, None, b"no event", (("ojs-position", b"1"),))
     tail.coming.put_nowait(
-        [(0, record(1, job="a")), (0, record(2, queue="x")), (0, record(3, kind="job.started")), (0, record(2))]
+        [
+            (1, stranger),
+            (0, record(1, job="a")),
+            (0, record(2, queue="x")),
+            (0, record(3, kind="job.started")),
+            (0, record(2)),
+        ]
     )
     assert await numbers(every) == [1, 2, 3], "and what the topic has twice, once"
     assert [await numbers(one) for one in (job, queue, typed, queued)] == [[1], [2], [3], [2]]

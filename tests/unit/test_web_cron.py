@@ -16,8 +16,8 @@ from ojs_stream.core.commands import Command, NewJob, PutCron
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import CronRecord, JobRecord, decode_record
-from ojs_stream.store.queries import Queries
 from ojs_stream.errors import UnavailableError
+from ojs_stream.store.queries import Queries
 from ojs_stream.web.context import Context
 from ojs_stream.web.hub import Hub, Tail
 from ojs_stream.web.routes import setup
