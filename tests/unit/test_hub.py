@@ -38,6 +38,12 @@ def record(number: int, *, job: str = "j", queue: str = "q", kind: str = "job.en
     return LogRecord(number, 0, None, msgspec.json.encode(event), (("ojs-position", b"%d" % number),))
 
 
+async def end(hub: Hub, *subscriptions: Subscription) -> None:
+    for one in subscriptions:
+        await hub.leave(one)
+    await hub.close()
+
+
 async def numbers(subscription: Subscription) -> list[int]:
     await subscription.wait(10)
     return [frame.number for frame in subscription.take()[0]]
@@ -63,7 +69,7 @@ async def test_an_event_goes_to_those_who_want_it() -> None:
     assert await numbers(every) == [1, 2, 3], "and what the topic has twice, once"
     assert [await numbers(one) for one in (job, queue, typed, queued)] == [[1], [2], [3], [2]]
     assert tail.opened == 1
-    await hub.close()
+    await end(hub, every, job, queue, typed, queued)
 
 
 async def test_the_topic_is_read_while_somebody_listens() -> None:
@@ -85,7 +91,7 @@ async def test_the_topic_is_read_while_somebody_listens() -> None:
     assert [tail.closed for tail in tails] == [1]
     await hub.join(one)
     assert [tail.opened for tail in tails] == [1, 1]
-    await hub.close()
+    await end(hub, one, mute)
 
 
 async def test_a_slow_connection_loses_the_oldest_and_is_told() -> None:
@@ -100,7 +106,7 @@ async def test_a_slow_connection_loses_the_oldest_and_is_told() -> None:
     frames, dropped, gap = slow.take()
     assert (len(frames), frames[0].number, dropped, gap) == (BUFFER_EVENTS_MAX, 9, 8, False)
     assert slow.take() == ([], 0, False)
-    await hub.close()
+    await end(hub, slow, last)
 
 
 async def test_records_deleted_before_they_were_read_are_a_gap() -> None:
@@ -111,7 +117,7 @@ async def test_records_deleted_before_they_were_read_are_a_gap() -> None:
     tail.coming.put_nowait(LogRefusedError("gone"))
     await one.wait(10)
     assert one.take() == ([], 0, True)
-    await hub.close()
+    await end(hub, one)
 
 
 async def test_one_stream_too_many_is_refused_with_the_way_out() -> None:
@@ -121,8 +127,9 @@ async def test_one_stream_too_many_is_refused_with_the_way_out() -> None:
     with pytest.raises(UnavailableError, match="OJS_STREAMS_MAX allows 1"):
         await hub.join(Subscription("all"))
     await hub.leave(one)
-    await hub.join(Subscription("all"))
-    await hub.close()
+    other = Subscription("all")
+    await hub.join(other)
+    await end(hub, other)
     with pytest.raises(UnavailableError, match="shutting down"):
         await hub.join(one)
 
