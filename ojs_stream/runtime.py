@@ -36,6 +36,7 @@ from ojs_stream.log.gateway import STALLED_S, Gateway, PackBounds
 from ojs_stream.log.intake import BulkIntake
 from ojs_stream.log.producer import LogProducer
 from ojs_stream.log.reader import LogEnds, LogReader, LogRecord
+from ojs_stream.log.tail import TopicTail
 from ojs_stream.log.topics import Topics, declare, declare_mirrors
 from ojs_stream.settings import Settings
 from ojs_stream.store import keys
@@ -48,6 +49,7 @@ from ojs_stream.timers.cron import CronTicker
 from ojs_stream.timers.ticker import Ticker
 from ojs_stream.web import parser_errors
 from ojs_stream.web.context import Context, Limits
+from ojs_stream.web.hub import Hub
 from ojs_stream.web.routes import setup
 
 log = structlog.get_logger(__name__)
@@ -169,6 +171,10 @@ class Runtime:
         self.queries = Queries(
             Reads(self.read_redis, namespace=settings.namespace, homes=self.homes, positions=self.positions)
         )
+        self.hub = Hub(
+            lambda: TopicTail(settings.kafka_brokers, self.topics.events, self.homes),
+            streams_max=settings.streams_max,
+        )
         self.bulk_intake = BulkIntake(
             settings.kafka_brokers,
             self.topics,
@@ -246,6 +252,7 @@ class Runtime:
         return Context(
             gateway=self.gateway,
             queries=self.queries,
+            hub=self.hub,
             homes=self.homes,
             namespace=settings.namespace,
             retention=settings.retention,
@@ -271,6 +278,7 @@ class Runtime:
         if not self._opened:
             return
         log.info("draining")
+        await self.hub.close()
         await self.gateway.drain(DRAIN_S)
         until = asyncio.get_running_loop().time() + DRAIN_S
         while self._unsent() and asyncio.get_running_loop().time() < until:

@@ -269,6 +269,13 @@ class Settings:
         unit="connections",
         meaning="Open HTTP connections a worker.",
     )
+    streams_max: int = _setting(
+        "OJS_STREAMS_MAX",
+        "5000",
+        _whole(1, 1_000_000),
+        unit="streams",
+        meaning="Open event streams a worker; more are answered 503.",
+    )
     packer_commands_max: int = _setting(
         "OJS_PACKER_COMMANDS_MAX",
         "10000",

@@ -16,14 +16,14 @@ MEDIA_TYPE_SDK = 'application/openjobspec+json; profile="application/json"'
 """For clients that send ``OJS-Version``: the SDKs look for ``application/json`` in it (CLIENTS.md trap 1)."""
 OJS_VERSION = "1.0"
 
-_COMMON = {
+COMMON_HEADERS = {
     "OJS-Version": OJS_VERSION,
     "X-OJS-Version": __version__,
     "X-Content-Type-Options": "nosniff",
     "Server": f"ojs-stream/{__version__}",
 }
-_PLAIN = {"Content-Type": MEDIA_TYPE, **_COMMON}
-_SDK = {"Content-Type": MEDIA_TYPE_SDK, **_COMMON}
+_PLAIN = {"Content-Type": MEDIA_TYPE, **COMMON_HEADERS}
+_SDK = {"Content-Type": MEDIA_TYPE_SDK, **COMMON_HEADERS}
 
 
 def _lines(headers: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ from ojs_stream.core.commands import Command
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import Retention
 from ojs_stream.store.queries import Queries
+from ojs_stream.web.hub import Hub
 
 
 class Gateway(Protocol):
@@ -47,6 +48,7 @@ class Context:
 
     gateway: Gateway
     queries: Queries
+    hub: Hub
     homes: int
     namespace: str
     retention: Retention

@@ -22,6 +22,7 @@ from ojs_stream.web import (
     queue_admin,
     queues,
     statistics,
+    streams,
     system,
     unique_jobs,
     workers,
@@ -46,7 +47,14 @@ class Route(NamedTuple):
 def routes_of(context: Context) -> list[Route]:
     """Every route this process serves: what is not in here is a 404 and a false capability."""
     table = [*_job_routes(), *_said_routes(), *_worker_routes(), *_queue_routes(), *_limit_routes()]
-    table += [*_workflow_routes(), *_cron_routes(), *_admin_routes(), *_system_routes(), *_doctor_routes()]
+    table += [
+        *_workflow_routes(),
+        *_cron_routes(),
+        *_admin_routes(),
+        *_system_routes(),
+        *_doctor_routes(),
+        *_stream_routes(),
+    ]
     if context.test_mode:
         table.append(Route("POST", f"{API}/admin/reset", system.reset, "admin_reset"))
     return table
@@ -245,6 +253,17 @@ def _system_routes() -> list[Route]:
         Route("GET", "/ready", system.ready, "ready"),
         Route("GET", "/readyz", system.ready),
         Route("GET", "/livez", system.live, "live"),
+    ]
+
+
+def _stream_routes() -> list[Route]:
+    """Server-sent events (OJS.md 2.8)."""
+    return [
+        Route("GET", f"{API}/events/stream", streams.events, "events_stream"),
+        Route("GET", f"{API}/jobs/{{id}}/events", streams.of_job, "jobs_events"),
+        Route("GET", f"{API}/queues/{{name}}/events", streams.of_queue, "queues_events"),
+        Route("GET", f"{API}/jobs/{{id}}/progress/stream", streams.of_progress, "jobs_progress_stream"),
+        Route("GET", f"{API}/admin/stats/stream", streams.of_stats, "admin_stats_stream"),
     ]
 
 

@@ -43,6 +43,7 @@ from ojs_stream.store.scans import Found, Page
 from ojs_stream.store.walks import Matches
 from ojs_stream.web import bulk, parser_errors, problems
 from ojs_stream.web.context import Context, Limits
+from ojs_stream.web.hub import Hub, Tail
 from ojs_stream.web.routes import routes_of, setup
 
 HOMES = 8
@@ -184,6 +185,10 @@ class ServerAsDeployed(TestServer):
         return await super()._make_runner(**{**kwargs, "handler_cancellation": False})
 
 
+def no_tail() -> Tail:
+    raise UnavailableError("There is no topic in this test.")
+
+
 class Edge:
     """A running web application over fakes."""
 
@@ -196,6 +201,7 @@ class Edge:
         self.context = Context(
             gateway=self.gateway,
             queries=cast("Queries", self.queries),
+            hub=Hub(no_tail),
             homes=HOMES,
             namespace="t",
             retention=RETENTION,
