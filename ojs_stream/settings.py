@@ -1,8 +1,9 @@
 """Settings: one typed table, read from the environment once, at start.
 
 Every setting is one field of ``Settings``: its variable, default, unit and meaning stand beside it, so that
-the documentation (``table()``) cannot drift. A wrong value ends the start with a sentence. Nothing else reads
-the environment, and the fold knows no settings: views resolve them into commands.
+the documentation (``table()``: docs/settings.md, ``ojs-stream config``) cannot drift. A wrong value ends the
+start with a sentence, which never says a secret. Nothing else reads the environment, and the fold knows no
+settings: views resolve them into commands.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from ojs_stream.core.homes import HOMES_MAX
@@ -29,6 +30,13 @@ Parse = Callable[[str], Any]
 
 _NAMESPACE = re.compile(r"[a-z0-9][a-z0-9.-]{0,40}")
 _BROKER = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:]+\]):(\d{1,5})")
+_KEY = re.compile(r"[!-~]{1,512}")
+_URL_PASSWORD = re.compile(r"^((?:[a-z]+://)?+[^:@/]*):.*@")
+_QUERY_PASSWORD = re.compile(r"([?&]password=)[^&]*")
+_NO_VALUE = "\0"
+"""A text that no bounded setting accepts: its refusal is the bound."""
+MASK = "***"
+"""What is shown of a secret."""
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _PORT_MAX = 65_535
@@ -41,19 +49,60 @@ class Setting:
     variable: str
     default: str
     unit: str
+    bound: str
+    """What a value must be, as a sentence that refuses one says it; empty when anything will do."""
     meaning: str
+
+
+class Shown(NamedTuple):
+    """A row of the table and what it is now; a secret is masked."""
+
+    setting: Setting
+    value: str
+    given: bool
+    """Whether the environment says so; else it is the default."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Spec:
     row: Setting
     parse: Parse
+    mask: Callable[[str], str]
 
 
-def _setting(variable: str, default: str, parse: Parse, *, unit: str = "", meaning: str) -> Any:
+def _as_it_is(text: str) -> str:
+    return text
+
+
+def _hidden(_text: str) -> str:
+    return MASK
+
+
+def without_password(url: str) -> str:
+    """A URL that may be shown: ``redis://user:***@host``."""
+    return _QUERY_PASSWORD.sub(rf"\1{MASK}", _URL_PASSWORD.sub(rf"\1:{MASK}@", url))
+
+
+def _setting(
+    variable: str,
+    default: str,
+    parse: Parse,
+    *,
+    unit: str = "",
+    meaning: str,
+    mask: Callable[[str], str] = _as_it_is,
+) -> Any:
     """Declare a field. The default is written as in the environment and parsed like any other value."""
-    spec = _Spec(Setting(variable, default, unit, meaning), parse)
+    spec = _Spec(Setting(variable, default, unit, _bound(parse), meaning), parse, mask)
     return field(default=parse(default) if default else None, metadata={"spec": spec})
+
+
+def _bound(parse: Parse) -> str:
+    try:
+        parse(_NO_VALUE)
+    except ValueError as error:
+        return str(error).removeprefix("must be ")
+    return ""
 
 
 def _between(read: Callable[[str], Any], low: float, high: float, bounds: str) -> Parse:
@@ -129,6 +178,19 @@ def _redis_url(text: str) -> str:
     return text
 
 
+def _key(text: str) -> str:
+    if not _KEY.fullmatch(text):
+        raise ValueError("must be 1 to 512 characters that can stand in a header: no spaces, no line ends")
+    return text
+
+
+def _collector(text: str) -> str:
+    at = urlsplit(text)
+    if not _BROKER.fullmatch(text) and not (at.scheme in {"http", "https"} and at.hostname):
+        raise ValueError("must be the URL of an OTLP collector such as http://localhost:4318, or host:port")
+    return text
+
+
 def _folder(text: str) -> Path:
     return Path(text).expanduser()
 
@@ -144,10 +206,50 @@ class Settings:
         meaning="Kafka brokers to start from, host:port,host:port.",
     )
     redis_url: str = _setting(
-        "REDIS_URL", "redis://localhost:6379/0", _redis_url, meaning="The Redis with the state."
+        "REDIS_URL",
+        "redis://localhost:6379/0",
+        _redis_url,
+        mask=without_password,
+        meaning="The Redis with the state.",
     )
     port: int = _setting("OJS_PORT", "8080", _whole(1, _PORT_MAX), meaning="TCP port of the HTTP API.")
     host: str = _setting("OJS_HOST", "127.0.0.1", _host, meaning="Address to listen on; 0.0.0.0 for all of them.")
+    grpc_port: int | None = _setting(
+        "GRPC_PORT",
+        "",
+        _whole(1, _PORT_MAX),
+        meaning="Port of the gRPC API in other servers. There is none here: accepted, with a warning.",
+    )
+    api_key: str | None = _setting(
+        "OJS_API_KEY",
+        "",
+        _key,
+        mask=_hidden,
+        meaning="The key that clients send to other servers. Not checked here yet: accepted, with a warning.",
+    )
+    allow_insecure_no_auth: bool = _setting(
+        "OJS_ALLOW_INSECURE_NO_AUTH",
+        "0",
+        _switch,
+        meaning="Say that serving without an API key is meant. So far it always is.",
+    )
+    otel_enabled: bool = _setting(
+        "OJS_OTEL_ENABLED", "0", _switch, meaning="OpenTelemetry traces by OTLP. Not exported yet: 1 only warns."
+    )
+    otel_endpoint: str | None = _setting(
+        "OJS_OTEL_ENDPOINT",
+        "",
+        _collector,
+        mask=without_password,
+        meaning="Where traces go; if unset, OTEL_EXPORTER_OTLP_ENDPOINT.",
+    )
+    otlp_endpoint: str | None = _setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "",
+        _collector,
+        mask=without_password,
+        meaning="Where traces go when OJS_OTEL_ENDPOINT is unset: OpenTelemetry's own variable.",
+    )
     namespace: str = _setting(
         "OJS_NAMESPACE",
         "ojs",
@@ -378,12 +480,33 @@ class Settings:
             said.append(f"OJS_TEST_MODE is 1 and OJS_HOST is {self.host}: anybody there can delete every job.")
         if self.kafka_use_queue_key and not self.kafka_queue_topics:
             said.append("OJS_KAFKA_USE_QUEUE_KEY has no effect without OJS_KAFKA_QUEUE_TOPICS=1.")
+        return said + self._not_served()
+
+    def _not_served(self) -> list[str]:
+        """Names of the reference backend that are accepted, so that its environment starts a server here, too."""
+        said = []
+        if self.grpc_port is not None:
+            said.append(f"GRPC_PORT is {self.grpc_port}, but there is no gRPC API here: unset it.")
+        if self.api_key is not None:
+            said.append("OJS_API_KEY is set, but this release checks no key: keep strangers off the port.")
+        if self.otel_enabled:
+            said.append("OJS_OTEL_ENABLED is 1, but this release exports no traces: unset it.")
         return said
 
 
 def table() -> list[Setting]:
-    """All settings in order, for ``docs/settings.md`` and ``ojs-stream config``."""
+    """All settings in order, for ``docs/settings.md``."""
     return [_spec(one).row for one in fields(Settings)]
+
+
+def shown(environ: Mapping[str, str] | None = None) -> list[Shown]:
+    """All settings in order with what they are and where that comes from, for ``ojs-stream config``."""
+    source = os.environ if environ is None else environ
+    return [_shown(_spec(one), source.get(_spec(one).row.variable, "").strip()) for one in fields(Settings)]
+
+
+def _shown(spec: _Spec, text: str) -> Shown:
+    return Shown(spec.row, spec.mask(text), given=True) if text else Shown(spec.row, spec.row.default, given=False)
 
 
 def _spec(one: Field[Any]) -> _Spec:
@@ -396,4 +519,4 @@ def _read(spec: _Spec, text: str) -> Any:
         return spec.parse(text)
     except ValueError as error:
         default = f"unset it for the default {spec.row.default}" if spec.row.default else "or unset it"
-        raise SettingsError(f"{spec.row.variable} is {text!r}, it {error}; {default}.") from error
+        raise SettingsError(f"{spec.row.variable} is {spec.mask(text)!r}, it {error}; {default}.") from error
