@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -20,6 +20,7 @@ from ojs_stream.core.homes import HOMES_MAX
 from ojs_stream.core.records import DEFAULT_RETENTION, Retention
 from ojs_stream.core.times import parse_duration
 from ojs_stream.errors import SettingsError
+from ojs_stream.log.connection import MECHANISMS, OAUTHBEARER, PROTOCOLS, KafkaAddress, Security
 
 FOREVER_MS = -1
 KIB = 1024
@@ -94,7 +95,8 @@ def _setting(
 ) -> Any:
     """Declare a field. The default is written as in the environment and parsed like any other value."""
     spec = _Spec(Setting(variable, default, unit, _bound(parse), meaning), parse, mask)
-    return field(default=parse(default) if default else None, metadata={"spec": spec})
+    shows = mask is _as_it_is
+    return field(default=parse(default) if default else None, repr=shows, metadata={"spec": spec})
 
 
 def _bound(parse: Parse) -> str:
@@ -184,6 +186,28 @@ def _key(text: str) -> str:
     return text
 
 
+def _one_of(words: Sequence[str]) -> Parse:
+    def parse(text: str) -> str:
+        if text.upper() not in words:
+            raise ValueError(f"must be {', '.join(words[:-1])} or {words[-1]}")
+        return text.upper()
+
+    return parse
+
+
+def _word(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be printable characters")
+    return text
+
+
+def _file(text: str) -> Path:
+    path = Path(text).expanduser()
+    if "\0" in text or not path.is_file():
+        raise ValueError("must be a file that can be read")
+    return path
+
+
 def _collector(text: str) -> str:
     at = urlsplit(text)
     if not _BROKER.fullmatch(text) and not (at.scheme in {"http", "https"} and at.hostname):
@@ -204,6 +228,48 @@ class Settings:
         "localhost:9092",
         _brokers,
         meaning="Kafka brokers to start from, host:port,host:port.",
+    )
+    kafka_security_protocol: str = _setting(
+        "KAFKA_SECURITY_PROTOCOL",
+        "PLAINTEXT",
+        _one_of(PROTOCOLS),
+        meaning="How to connect to Kafka; SSL with a certificate of ours is mTLS.",
+    )
+    kafka_sasl_mechanism: str = _setting(
+        "KAFKA_SASL_MECHANISM", "PLAIN", _one_of(MECHANISMS), meaning="How to log in where the protocol is SASL."
+    )
+    kafka_sasl_username: str | None = _setting(
+        "KAFKA_SASL_USERNAME", "", _word, meaning="Who logs in with PLAIN or SCRAM."
+    )
+    kafka_sasl_password: str | None = _setting(
+        "KAFKA_SASL_PASSWORD", "", _word, mask=_hidden, meaning="Their password."
+    )
+    kafka_sasl_token_file: Path | None = _setting(  # noqa: RUF009 - a Path does not change
+        "KAFKA_SASL_TOKEN_FILE",
+        "",
+        _file,
+        meaning="A bearer token for OAUTHBEARER; read again at every connection, so that it can be renewed.",
+    )
+    kafka_ssl_ca_file: Path | None = _setting(  # noqa: RUF009 - a Path does not change
+        "KAFKA_SSL_CA_FILE",
+        "",
+        _file,
+        meaning="PEM certificates that the brokers' must come from; the system's if unset.",
+    )
+    kafka_ssl_cert_file: Path | None = _setting(  # noqa: RUF009 - a Path does not change
+        "KAFKA_SSL_CERT_FILE", "", _file, meaning="PEM certificate (chain) that we show to the brokers."
+    )
+    kafka_ssl_key_file: Path | None = _setting(  # noqa: RUF009 - a Path does not change
+        "KAFKA_SSL_KEY_FILE", "", _file, meaning="Its PEM key, unless that is in KAFKA_SSL_CERT_FILE, too."
+    )
+    kafka_ssl_key_password: str | None = _setting(
+        "KAFKA_SSL_KEY_PASSWORD", "", _word, mask=_hidden, meaning="The password of that key, if it has one."
+    )
+    kafka_ssl_check_hostname: bool = _setting(
+        "KAFKA_SSL_CHECK_HOSTNAME",
+        "1",
+        _switch,
+        meaning="Whether a broker's certificate must name the host that we connect to.",
     )
     redis_url: str = _setting(
         "REDIS_URL",
@@ -440,11 +506,45 @@ class Settings:
                 f"OJS_HEARTBEAT_S is {self.heartbeat_s:g}, it must be at most a third of OJS_SESSION_TIMEOUT_S "
                 f"({self.session_timeout_s}), or a single lost heartbeat moves the partitions: lower it."
             )
+        self._check_kafka()
         if self.pack_bytes_max > self.packer_bytes_max:
             raise SettingsError(
                 f"OJS_PACK_BYTES_MAX is {self.pack_bytes_max}, it must be at most OJS_PACKER_BYTES_MAX "
                 f"({self.packer_bytes_max}): lower it."
             )
+
+    def _check_kafka(self) -> None:
+        """A login needs what it logs in with."""
+        security = self.kafka.security
+        if security.key_file is not None and security.cert_file is None:
+            raise SettingsError(
+                f"KAFKA_SSL_KEY_FILE is {str(security.key_file)!r}, it must be the key of KAFKA_SSL_CERT_FILE: "
+                "set that, or unset both."
+            )
+        if not security.authenticated:
+            return
+        said = f"KAFKA_SECURITY_PROTOCOL is {security.protocol!r} and KAFKA_SASL_MECHANISM {security.mechanism!r}"
+        if security.mechanism == OAUTHBEARER and security.token_file is None:
+            raise SettingsError(f"{said}: set KAFKA_SASL_TOKEN_FILE, which is unset.")
+        if security.mechanism != OAUTHBEARER and not (security.username and security.password):
+            raise SettingsError(f"{said}: set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD, one is unset.")
+
+    @property
+    def kafka(self) -> KafkaAddress:
+        """The brokers and how to be let in, for every client of Kafka."""
+        security = Security(
+            protocol=self.kafka_security_protocol,
+            mechanism=self.kafka_sasl_mechanism,
+            username=self.kafka_sasl_username,
+            password=self.kafka_sasl_password,
+            token_file=self.kafka_sasl_token_file,
+            ca_file=self.kafka_ssl_ca_file,
+            cert_file=self.kafka_ssl_cert_file,
+            key_file=self.kafka_ssl_key_file,
+            key_password=self.kafka_ssl_key_password,
+            check_hostname=self.kafka_ssl_check_hostname,
+        )
+        return KafkaAddress(self.kafka_brokers, security)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -480,6 +580,8 @@ class Settings:
             said.append(f"OJS_TEST_MODE is 1 and OJS_HOST is {self.host}: anybody there can delete every job.")
         if self.kafka_use_queue_key and not self.kafka_queue_topics:
             said.append("OJS_KAFKA_USE_QUEUE_KEY has no effect without OJS_KAFKA_QUEUE_TOPICS=1.")
+        if self.kafka_sasl_password and not self.kafka.security.authenticated:
+            said.append("KAFKA_SASL_PASSWORD has no effect unless KAFKA_SECURITY_PROTOCOL is one of SASL.")
         return said + self._not_served()
 
     def _not_served(self) -> list[str]:

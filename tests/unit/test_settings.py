@@ -75,6 +75,10 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("OJS_PACKS_IN_FLIGHT", "0"),
         ("GRPC_PORT", "70000"),
         ("OJS_ALLOW_INSECURE_NO_AUTH", "perhaps"),
+        ("KAFKA_SECURITY_PROTOCOL", "TLS"),
+        ("KAFKA_SASL_MECHANISM", "GSSAPI"),
+        ("KAFKA_SSL_CA_FILE", "/nowhere/ca.pem"),
+        ("KAFKA_SASL_TOKEN_FILE", "/"),
         ("OJS_OTEL_ENABLED", "2"),
         ("OJS_OTEL_ENDPOINT", "collector"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://collector"),
@@ -198,6 +202,39 @@ def test_what_is_shown_says_where_it_comes_from_and_hides_secrets() -> None:
     assert rows["OJS_API_KEY"].value == MASK
     assert rows["REDIS_URL"].value == "redis://me:***@redis"
     assert (rows["OJS_PORT"].value, rows["OJS_HOST"].value) == ("9000", "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"KAFKA_SECURITY_PROTOCOL": "sasl_ssl"}, "set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SASL_USERNAME": "me"},
+            "set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+        ),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "oauthbearer"},
+            "set KAFKA_SASL_TOKEN_FILE",
+        ),
+        ({"KAFKA_SSL_KEY_FILE": __file__}, "it must be the key of KAFKA_SSL_CERT_FILE"),
+    ],
+)
+def test_a_login_to_kafka_needs_what_it_logs_in_with(environ: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        Settings.from_env(environ)
+
+
+def test_what_is_no_certificate_is_said() -> None:
+    settings = Settings.from_env({"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CA_FILE": __file__})
+    with pytest.raises(SettingsError, match="must be PEM files that belong together"):
+        settings.kafka.security.ssl_context()
+
+
+def test_a_password_without_a_login_is_said_and_stands_in_no_text_of_ours() -> None:
+    settings = Settings.from_env({"KAFKA_SASL_PASSWORD": "s3cret", "REDIS_URL": "redis://me:s3cret@redis"})
+    (said,) = settings.warnings()
+    assert "KAFKA_SASL_PASSWORD has no effect" in said
+    assert "s3cret" not in f"{said}{settings!r}{settings.kafka!r}{settings.kafka}"
 
 
 def test_the_table_knows_its_bounds() -> None:
