@@ -276,7 +276,7 @@ class Settings:
         "redis://localhost:6379/0",
         _redis_url,
         mask=without_password,
-        meaning="The Redis with the state.",
+        meaning="The Redis with the state; docs/connections.md has TLS and users.",
     )
     port: int = _setting("OJS_PORT", "8080", _whole(1, _PORT_MAX), meaning="TCP port of the HTTP API.")
     host: str = _setting("OJS_HOST", "127.0.0.1", _host, meaning="Address to listen on; 0.0.0.0 for all of them.")
