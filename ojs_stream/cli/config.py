@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -47,7 +49,8 @@ def config(
         typer.echo(json.dumps([_as_object(row) for row in rows], indent=2))
     else:
         _print(rows)
-    _judge()
+    for sentence in checked(os.environ).warnings():
+        typer.echo(f"Warning: {sentence}", err=True)
 
 
 def docs_page() -> str:
@@ -98,14 +101,15 @@ def _plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def _judge() -> None:
+def checked(environ: Mapping[str, str]) -> Settings:
+    """The settings of this environment. What is wrong with them is one sentence and the end."""
     try:
-        settings = Settings.from_env()
+        settings = Settings.from_env(environ)
+        settings.kafka.security.ssl_context()
     except SettingsError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(WRONG) from error
-    for sentence in settings.warnings():
-        typer.echo(f"Warning: {sentence}", err=True)
+    return settings
 
 
 def attach(cli: typer.Typer) -> None:

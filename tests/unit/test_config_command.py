@@ -57,3 +57,24 @@ def test_a_wrong_value_is_said_and_is_an_exit_code(monkeypatch: pytest.MonkeyPat
         "OJS_PORT is '0', it must be a whole number from 1 to 65535; unset it for the default 8080."
     )
     assert os.environ["OJS_PORT"] in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"OJS_PARTITIONS": "0"}, "OJS_PARTITIONS is '0', it must be a whole number from 1 to 1024; or unset it."),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CA_FILE": __file__},
+            "must be PEM files that belong together",
+        ),
+    ],
+)
+def test_a_worker_does_not_start_with_a_wrong_value(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], sentence: str
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    answer = CliRunner().invoke(cli, ["worker"])
+    assert answer.exit_code == WRONG
+    assert sentence in answer.stderr
+    assert "Traceback" not in answer.output
