@@ -12,10 +12,12 @@ from typing import Any
 
 import faust
 import uvloop
+from faust.auth import Credentials, OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.types import TP
 from faust.web.base import BlueprintManager
 
 from ojs_stream.agents.delivery import PacedTransport
+from ojs_stream.log.connection import OAUTHBEARER, Security
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.runtime import Runtime
 from ojs_stream.settings import Settings
@@ -54,6 +56,7 @@ def create_app(settings: Settings) -> OjsApp:
     app = OjsApp(
         id=f"{settings.namespace}-workers",
         broker=[f"kafka://{broker}" for broker in settings.kafka_brokers.split(",")],
+        broker_credentials=_credentials(settings.kafka.security),
         value_serializer="raw",
         key_serializer="raw",
         store="memory://",
@@ -77,6 +80,22 @@ def create_app(settings: Settings) -> OjsApp:
     _attach_timers(app)
     _attach_rebalance(app)
     return app
+
+
+def _credentials(security: Security) -> Credentials | None:
+    """What Faust's consumer shows to Kafka: the same as our own clients (``log/connection.py``)."""
+    context = security.ssl_context()
+    if not security.authenticated:
+        return SSLCredentials(context) if context is not None else None
+    provider = security.token_provider()
+    if security.mechanism == OAUTHBEARER and provider is not None:
+        return OAuthCredentials(oauth_cb=provider, ssl_context=context)
+    return SASLCredentials(
+        username=security.username,
+        password=security.password,
+        mechanism=security.mechanism,
+        ssl_context=context,
+    )
 
 
 def _attach_agents(app: OjsApp) -> None:

@@ -97,7 +97,7 @@ class Runtime:
         settings = self.settings
         for warning in settings.warnings():
             log.warning(warning)
-        bootstrap = settings.kafka_brokers
+        bootstrap = settings.kafka
         self.redis = open_redis(settings.redis_url)
         self.redis_watch = RedisWatch(self.redis)
         await self.redis_watch.begin()
@@ -151,7 +151,7 @@ class Runtime:
             homes=self.homes,
             topics=self.topics,
             sender=self.outbox_producer,
-            open_reader=lambda: LogReader.open(settings.kafka_brokers),
+            open_reader=lambda: LogReader.open(settings.kafka),
             gateway=self.gateway,
             positions=self.positions,
             wake=self._wake,
@@ -176,7 +176,7 @@ class Runtime:
             streams_max=settings.streams_max,
         )
         self.bulk_intake = BulkIntake(
-            settings.kafka_brokers,
+            settings.kafka,
             self.topics,
             session_timeout_s=settings.session_timeout_s,
             heartbeat_s=settings.heartbeat_s,
@@ -192,7 +192,7 @@ class Runtime:
         self.snapshotter = Snapshotter(
             self.engine.owners.values,
             Rule(settings.snapshot_every_ms, settings.snapshot_commands),
-            lambda home: last_of(settings.kafka_brokers, self.topics, home),
+            lambda home: last_of(settings.kafka, self.topics, home),
             lambda home: make_by(snapshot_argv(home, trim=settings.log_trim)),
         )
         self.scheduler = self._ticker("run")
@@ -343,7 +343,7 @@ class Runtime:
         return await self.gateway.submit(home, command, gated=False)
 
     async def _declare_mirrors(self, names: Any) -> None:
-        await declare_mirrors(self.settings.kafka_brokers, names, wait_s=MIRROR_WAIT_S)
+        await declare_mirrors(self.settings.kafka, names, wait_s=MIRROR_WAIT_S)
 
     def _publish(self, instance: str, home: int, applied: int, replies: list[tuple[str, Outcome]]) -> None:
         message = _encoder.encode(Replies(home, applied, replies))

@@ -31,6 +31,7 @@ from aiokafka.errors import (
 from msgspec import Struct
 
 from ojs_stream.errors import RefusedError, UnavailableError
+from ojs_stream.log.connection import Bootstrap, client_arguments
 from ojs_stream.log.topics import MESSAGE_BYTES_MAX
 
 RECORD_BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024
@@ -147,7 +148,7 @@ class _Line:
 class LogProducer:
     """Appends to topics. One per worker for what matters; a second one keeps the mirrors' errors apart."""
 
-    def __init__(self, bootstrap: str, *, client_id: str) -> None:
+    def __init__(self, bootstrap: Bootstrap, *, client_id: str) -> None:
         self._bootstrap = bootstrap
         self._client_id = client_id
         self._line: _Line | None = None
@@ -355,7 +356,7 @@ class LogProducer:
 
     async def _new_line(self) -> _Line:
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
+            **client_arguments(self._bootstrap),
             client_id=self._client_id,
             acks="all",
             enable_idempotence=True,
