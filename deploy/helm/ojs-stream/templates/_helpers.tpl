@@ -22,3 +22,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "ojs-stream.secret" -}}
 {{- .Values.secret.existing | default (include "ojs-stream.name" .) -}}
 {{- end -}}
+
+{{/* Settings as strings. Helm reads whole numbers as floats: through JSON a large one does not become 4e+06. */}}
+{{- define "ojs-stream.settings" -}}
+{{- range $name, $value := . }}
+{{ $name }}: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}
+{{- end }}
+{{- end -}}
