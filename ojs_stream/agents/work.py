@@ -64,7 +64,11 @@ class Work:
         if not self._is_local(queue):
             return False
         record = self._queues.get(home_of(queue, self._homes), {}).get(queue)
-        return record is not None and _has_work(record)
+        return record is not None and _has_work(record) and not self._in_maintenance(queue)
+
+    def _in_maintenance(self, queue: str) -> bool:
+        owner = self._owner_of(home_of(queue, self._homes))
+        return owner is not None and owner.state.maintenance is not None
 
     async def wait(self, queues: tuple[str, ...], seconds: float) -> None:
         """Until one of ``queues`` may have got work, at most ``seconds``."""

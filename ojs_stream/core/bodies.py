@@ -281,6 +281,22 @@ def parse_priority(body: bytes) -> int:
     return priority
 
 
+_DIRECTIVES = {"quiet": "quiet", "resume": "running", "running": "running", "terminate": "terminate"}
+DIRECTED_MAX = 1_000
+
+
+def parse_directive(body: bytes) -> tuple[str, tuple[str, ...]]:
+    """``{directive: quiet|resume|terminate, worker_ids?}`` -> what workers are asked to be, and which."""
+    values, _ = load_object(body)
+    given, ids = values.get("directive"), values.get("worker_ids")
+    directive = _DIRECTIVES.get(given) if type(given) is str else None
+    if directive is None:
+        raise bad_field("directive", f"must be one of {', '.join(_DIRECTIVES)}")
+    if ids is not None and (type(ids) is not list or not 0 < len(ids) <= DIRECTED_MAX):
+        raise bad_field("worker_ids", f"must be an array of 1 to {DIRECTED_MAX} worker ids")
+    return directive, tuple(check_worker(one, "worker_ids") for one in ids or ())
+
+
 def parse_object_or_nothing(body: bytes) -> dict[str, Any]:
     """An action without arguments: an empty body or any JSON object."""
     return load_object(body)[0] if body and not body.isspace() else {}

@@ -12,6 +12,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from ojs_stream.core.records import (
     DEFAULT_RETENTION,
+    CheckpointRecord,
     ConfigRecord,
     ErrorEntry,
     Flow,
@@ -19,6 +20,7 @@ from ojs_stream.core.records import (
     JobRecord,
     Key,
     LimitRule,
+    Maintenance,
     OverlapPolicy,
     Override,
     Pressure,
@@ -26,6 +28,7 @@ from ojs_stream.core.records import (
     UniqueRule,
     Verdict,
     Watcher,
+    is_told_of,
 )
 from ojs_stream.core.retry import DEFAULT_POLICY, RetryPolicy
 from ojs_stream.core.states import State
@@ -260,6 +263,33 @@ class Extend(Command, frozen=True, kw_only=True, omit_defaults=True, tag="extend
     visibility_ms: int = 0
 
 
+class Report(Command, frozen=True, kw_only=True, omit_defaults=True, tag="report"):
+    """A worker says how far its job is. It never fails: what comes too late is ignored."""
+
+    job_id: str
+    worker_id: str = ""
+    fraction: float | None = None
+    """From 0 to 1."""
+    message: str | None = None
+    data: Raw | UnsetType = UNSET
+
+
+class SaveCheckpoint(Command, frozen=True, kw_only=True, omit_defaults=True, tag="save_checkpoint"):
+    """Keep what the next attempt of a job needs to go on; it replaces what was kept before."""
+
+    job_id: str
+    state: Raw
+    worker_id: str = ""
+    step_index: int | None = None
+    metadata: Raw | UnsetType = UNSET
+
+
+class DropCheckpoint(Command, frozen=True, kw_only=True, omit_defaults=True, tag="drop_checkpoint"):
+    """Forget a job's checkpoint; nothing, if it has none."""
+
+    job_id: str
+
+
 class Cancel(Command, frozen=True, kw_only=True, omit_defaults=True, tag="cancel"):
     """A client wants the job ended, whatever it does."""
 
@@ -384,6 +414,8 @@ class Adopt(Command, frozen=True, kw_only=True, omit_defaults=True, tag="adopt")
     """The state that it left when it moved; ``None``: it is as it was."""
     route: tuple[int, ...] = ()
     """Homes that it passes by first: those of its watchers, so that its notes reach them in order."""
+    checkpoint: CheckpointRecord | None = None
+    """It goes where its job goes."""
 
 
 class PutCron(Command, frozen=True, kw_only=True, omit_defaults=True, tag="put_cron"):
@@ -472,6 +504,21 @@ class Configured(Command, frozen=True, kw_only=True, omit_defaults=True, tag="co
 
     queue: str
     config: ConfigRecord | None = None
+
+
+class Maintain(Command, frozen=True, kw_only=True, omit_defaults=True, tag="maintain"):
+    """Begin or end maintenance, at the home of ``names.MAINTENANCE``. Said again, it changes what is told."""
+
+    enabled: bool
+    reason: str = ""
+    length_ms: int = 0
+    """How long it may take, as far as anybody knows; 0: nobody says."""
+
+
+class Maintained(Command, frozen=True, kw_only=True, omit_defaults=True, tag="maintained"):
+    """Message to every other home: maintenance as it is now, or none."""
+
+    maintenance: Maintenance | None = None
 
 
 class Purge(Command, frozen=True, kw_only=True, omit_defaults=True, tag="purge"):
@@ -607,8 +654,25 @@ class ImportEnd(Command, frozen=True, kw_only=True, omit_defaults=True, tag="imp
     parts: int
 
 
-LATER_KINDS: dict[type[Command], int] = {ImportPart: 2, ImportEnd: 2}
-"""Kinds that came after ``COMMAND_VERSION`` and carry a higher one: an older release must not put them aside."""
+LATER_KINDS: dict[type[Command], int] = {
+    ImportPart: 2,
+    ImportEnd: 2,
+    Report: 2,
+    SaveCheckpoint: 2,
+    DropCheckpoint: 2,
+    Maintain: 2,
+    Maintained: 2,
+    Adopt: 2,
+}
+"""Kinds that came later than ``COMMAND_VERSION``, or got a field: an older release must not put them aside."""
+
+
+def version_of(command: Command) -> int:
+    """The version that the command must carry: an older release could not read all that it says (ADR 12)."""
+    if isinstance(command, Adopt) and not is_told_of(command.record.ctl):
+        return COMMAND_VERSION
+    return LATER_KINDS.get(type(command), COMMAND_VERSION)
+
 
 AnyCommand = (
     Genesis
@@ -626,6 +690,9 @@ AnyCommand = (
     | Nack
     | GiveBack
     | Extend
+    | Report
+    | SaveCheckpoint
+    | DropCheckpoint
     | Cancel
     | Activate
     | Reprioritize
@@ -650,6 +717,8 @@ AnyCommand = (
     | Configure
     | Configured
     | Drain
+    | Maintain
+    | Maintained
     | Purge
     | DeleteQueue
     | EmptyQueue

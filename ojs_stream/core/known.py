@@ -1,8 +1,8 @@
 """What an owner need not read again: it is the only writer, as long as no fence says otherwise.
 
-Queues, their configurations and minutes (every round touches them), limits, workflows whose steps end, active
-jobs, and the heads of ready indexes with their jobs. Only speed depends on it; whoever doubts it starts with an
-empty one.
+Queues, their configurations, minutes and days (every round touches them), limits, workflows whose steps end,
+active jobs, and the heads of ready indexes with their jobs. Only speed depends on it; whoever doubts it starts
+with an empty one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ JOB_BYTES_MAX = 16 * 1024
 WINDOW_ENTRIES_MAX = 1_024
 """A longer window is cut to its head: a million waiting jobs stay in the store."""
 
-_KEPT_KINDS = frozenset(("queue", "minute", "config", "limit", "workflow"))
+_KEPT_KINDS = frozenset(("queue", "minute", "day", "config", "limit", "workflow"))
 _JOB_BYTES = 2_500
 _ERROR_BYTES = 500
 _COUNTERS_BYTES = 750
@@ -107,6 +107,8 @@ def _bytes_of_window(window: Index) -> int:
 def _bytes_of_job(record: JobRecord) -> int:
     job = record.job
     size = _JOB_BYTES + len(job.args) + len(job.meta) + _length(record.extra)
+    if record.ctl.progress is not None:
+        size += _length(record.ctl.progress.data)
     for error in job.errors:
         size += _ERROR_BYTES + len(error.message) + _length(error.details) + _length(error.backtrace)
     return size

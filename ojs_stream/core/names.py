@@ -14,6 +14,8 @@ QUEUE_BYTES_MAX = 128
 WORKER_BYTES_MAX = 255
 DEFAULT_CONFIG = "_default"
 """The template that every queue's configuration is laid over; no queue can have this name."""
+MAINTENANCE = "_maintenance"
+"""Who decides on maintenance is the home of this name."""
 _TYPE = re.compile(r"[a-z][a-z0-9_\-]*(?:\.[a-z][a-z0-9_\-]*)*(?:@[A-Za-z0-9][A-Za-z0-9_.+\-]*)?")
 _QUEUE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

@@ -81,6 +81,8 @@ class EventData(Struct, frozen=True, kw_only=True, omit_defaults=True):
     strategy: str | None = None
     limit: int | None = None
     current: int | None = None
+    progress_percent: int | None = None
+    progress_message: str | None = None
     until: str | None = None
 
 

@@ -137,6 +137,17 @@ class LimitRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     on_limit: Literal["wait", "reschedule", "drop"] = "wait"
 
 
+class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far a job's present attempt is, as its worker says (ojs-progress)."""
+
+    at: int
+    """When it was said (ms)."""
+    fraction: float | None = None
+    """From 0 to 1; it never goes down within an attempt. ``None``: only words were sent."""
+    message: str | None = None
+    data: Raw | UnsetType = UNSET
+
+
 class Control(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the fold needs to know of a job and no client sees. Instants in ms since the epoch, 0 = none."""
 
@@ -168,6 +179,15 @@ class Control(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Available, but waiting for a slot of its limit: not in the ready index."""
     ask: int = 0
     """How often the job has asked its limit for a slot: an answer to an earlier ask is void."""
+    progress: Progress | None = None
+    """Of the present attempt, and of the last one until the next begins."""
+    checkpoint: int = 0
+    """The sequence of its checkpoint, a record of its own; 0: there is none."""
+
+
+def is_told_of(ctl: Control) -> bool:
+    """Whether a worker has told more of the job than releases before ``STATE_VERSION`` 2 can read."""
+    return ctl.progress is not None or ctl.checkpoint > 0
 
 
 class JobRecord(Struct, frozen=True, omit_defaults=True):
@@ -176,6 +196,22 @@ class JobRecord(Struct, frozen=True, omit_defaults=True):
     job: Job
     ctl: Control
     extra: Raw | UnsetType = UNSET
+
+
+class CheckpointRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a job needs to go on where its last attempt was (ojs-durable-execution), at the job's home.
+
+    It is not a part of the job: a heartbeat must not write a megabyte of state again.
+    """
+
+    job: str
+    sequence: int
+    """+1 with every save; a deleted one begins again at 1."""
+    at: int
+    """When it was saved (ms)."""
+    state: Raw
+    step_index: int | None = None
+    metadata: Raw | UnsetType = UNSET
 
 
 class Moved(Struct, frozen=True):
@@ -265,6 +301,18 @@ class Minute(Struct, frozen=True, kw_only=True):
     started: int = 0
     duration_ms: int = 0
     wait_ms: int = 0
+    enqueued: int = 0
+
+
+class Day(Struct, frozen=True, kw_only=True):
+    """What happened in a queue on one day (days since the epoch), hour by hour; 31 slots are kept.
+
+    A minute is added when its slot is used again: what happened is either here or still among the minutes.
+    """
+
+    day: int
+    hours: dict[int, Minute] = {}
+    """By hour of the day; ``minute`` is the hour's first."""
 
 
 WorkerState = Literal["running", "quiet", "terminate", "drain", "stopped"]
@@ -673,10 +721,12 @@ class ImportRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 Record = (
     JobRecord
+    | CheckpointRecord
     | Moved
     | IdRecord
     | QueueRecord
     | Minute
+    | Day
     | WorkerRecord
     | Stage
     | LockRecord
@@ -692,8 +742,19 @@ Record = (
 )
 
 
-STATE_VERSION = 1
-"""The shape of all that Redis holds of a home. It rises when an older release would misread or lose some of it."""
+STATE_VERSION = 2
+"""What this release reads of all that Redis holds of a home. It rises when an older one would misread or lose some
+of it. 2: progress, checkpoints, maintenance."""
+
+
+class Maintenance(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Nothing is started: no claims, no promotions, no cron; what clients send is accepted."""
+
+    since: int
+    """When it began (ms)."""
+    reason: str = ""
+    ends: int = 0
+    """When somebody expects it to end (ms); nothing happens then. 0: nobody has said."""
 
 
 class HomeState(Struct, frozen=True, kw_only=True):
@@ -701,7 +762,7 @@ class HomeState(Struct, frozen=True, kw_only=True):
 
     home: int
     v: int | UnsetType = UNSET
-    """The ``STATE_VERSION`` of the release that has written the home's records; 1 is not written."""
+    """The lowest ``STATE_VERSION`` that can read all of the home's records; 1 is not written."""
     log_id: str = ""
     epoch: int = 0
     sequence: int = 0
@@ -722,6 +783,8 @@ class HomeState(Struct, frozen=True, kw_only=True):
     """Per source the number of the highest message already folded."""
     importing: bool | UnsetType = UNSET
     """Its records are being brought from elsewhere: until all homes have theirs nothing else happens here."""
+    maintenance: Maintenance | UnsetType = UNSET
+    """Known at every home; its truth is at the home of ``MAINTENANCE``."""
 
 
 def ready_score(priority: int, sequence: int) -> int:
@@ -905,7 +968,7 @@ def key_of_member(member: str) -> Key:
 def key_of_name(name: str) -> Key:
     """The key of a record from its parts with colons between them; a part may have colons of its own."""
     kind, _, rest = name.partition(":")
-    if kind not in ("minute", "step", "plan"):
+    if kind not in ("minute", "day", "step", "plan"):
         return kind, rest
     owner, _, number = rest.rpartition(":")
     return kind, owner, number
@@ -930,9 +993,11 @@ def stored_json(record: Record) -> bytes:
 
 _DECODERS: dict[str, msgspec.json.Decoder[Record]] = {
     "job": msgspec.json.Decoder(JobRecord),
+    "checkpoint": msgspec.json.Decoder(CheckpointRecord),
     "id": msgspec.json.Decoder(IdRecord),
     "queue": msgspec.json.Decoder(QueueRecord),
     "minute": msgspec.json.Decoder(Minute),
+    "day": msgspec.json.Decoder(Day),
     "worker": msgspec.json.Decoder(WorkerRecord),
     "stage": msgspec.json.Decoder(Stage),
     "lock": msgspec.json.Decoder(LockRecord),

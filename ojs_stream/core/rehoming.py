@@ -16,10 +16,12 @@ from ojs_stream.core.commands import NewJob
 from ojs_stream.core.homes import home_in_id, home_of, note_home
 from ojs_stream.core.limits import limit_home
 from ojs_stream.core.records import (
+    CheckpointRecord,
     ConfigRecord,
     Control,
     Counts,
     CronRecord,
+    Day,
     IdRecord,
     Job,
     JobRecord,
@@ -156,7 +158,11 @@ def _queue(move: Move, key: Key, record: QueueRecord) -> Iterator[Placed]:
     yield move.home_of(record.name), key, structs.replace(record, counts=Counts(), held=0)
 
 
-def _minute(move: Move, key: Key, record: Minute) -> Iterator[Placed]:
+def _checkpoint(move: Move, key: Key, record: CheckpointRecord) -> Iterator[Placed]:
+    yield move.seats[record.job].home, key, record
+
+
+def _counted(move: Move, key: Key, record: Minute | Day) -> Iterator[Placed]:
     yield move.home_of(key[1]), key, record
 
 
@@ -214,8 +220,10 @@ def _replay(move: Move, key: Key, record: ReplayRecord) -> Iterator[Placed]:
 _MOVERS: dict[type, Callable[[Move, Key, Any], Iterator[Placed]]] = {
     ConfigRecord: _config,
     QueueRecord: _queue,
-    Minute: _minute,
+    Minute: _counted,
+    Day: _counted,
     JobRecord: _job,
+    CheckpointRecord: _checkpoint,
     Moved: _nothing,
     IdRecord: _nothing,
     LockRecord: _lock,

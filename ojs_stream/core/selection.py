@@ -8,6 +8,7 @@ import orjson
 from msgspec import Struct
 
 from ojs_stream.core.commands import BulkAction
+from ojs_stream.core.config_body import length_of
 from ojs_stream.core.envelope import Values, bad_field, load_object
 from ojs_stream.core.names import check_queue
 from ojs_stream.core.records import PRIORITY_MAX, JobRecord
@@ -86,6 +87,39 @@ def parse_selection(body: bytes, action: BulkAction, *, ids_max: int, confirm: b
         job_ids=() if ids is None else _ids(ids, ids_max),
         filter=None if wanted is None else _filter(wanted, action, now_ms),
         reason=(reason or "")[:REASON_CHARS_MAX],
+    )
+
+
+class DeadFilter(Struct, frozen=True, kw_only=True):
+    """Which dead letters are meant; ``None``: all. ``until``: dead at this instant already (ms)."""
+
+    queue: str | None = None
+    type: str | None = None
+    error_type: str | None = None
+    until: int | None = None
+
+
+_DEAD_FIELDS = ("queue", "type", "error_type", "older_than")
+
+
+def parse_dead_filter(body: bytes, now_ms: int) -> DeadFilter:
+    """``{"filter": {queue?, type?, error_type?, older_than?}, "confirm": true}``; an empty filter means all."""
+    values, _ = load_object(body)
+    if values.get("confirm") is not True:
+        raise bad_field("confirm", "must be true: this changes many jobs at once")
+    given = values.get("filter")
+    if given is not None and type(given) is not dict:
+        raise bad_field("filter", "must be an object")
+    wanted = given or {}
+    for name, value in wanted.items():
+        if name not in _DEAD_FIELDS or (value is not None and type(value) is not str):
+            raise bad_field(f"filter.{name}", f"must be a text under one of {', '.join(_DEAD_FIELDS)}")
+    length = wanted.get("older_than")
+    return DeadFilter(
+        queue=wanted.get("queue") or None,
+        type=wanted.get("type") or None,
+        error_type=wanted.get("error_type") or None,
+        until=now_ms - length_of(length, "filter.older_than") if length else None,
     )
 
 

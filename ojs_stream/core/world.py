@@ -12,15 +12,15 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from msgspec import UNSET, Raw
 
-from ojs_stream.core.commands import COMMAND_VERSION, Command, JobNote, Watched
+from ojs_stream.core.commands import COMMAND_VERSION, Command, JobNote, Watched, version_of
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.ids import event_id
 from ojs_stream.core.index import Index
 from ojs_stream.core.known import Known
 from ojs_stream.core.outcomes import Effect, Event, EventData, Outcome
 from ojs_stream.core.records import (
-    STATE_VERSION,
     Counts,
+    Day,
     HomeState,
     IdRecord,
     JobRecord,
@@ -41,6 +41,8 @@ R = TypeVar("R", bound=Record)
 _MISSING = object()
 _encoder = msgspec.json.Encoder()
 MINUTE_SLOTS = 60
+DAY_SLOTS = 31
+MINUTES_A_DAY = 1_440
 PREFETCH = 8
 PREFETCH_MAX = 512
 """So many times what is needed of an index is read, up to this: the next rounds find it in memory."""
@@ -134,6 +136,8 @@ class World:
         self.last = self.now = self.origin = state.last
         """``origin``: when the chain of messages began that the present command belongs to."""
         self.grace = state.grace
+        self.maintenance = None if state.maintenance is UNSET else state.maintenance
+        self.version = 1 if state.v is UNSET else state.v
         self.sent = state.sent
         self.marks = state.marks
         self.importing = state.importing is True
@@ -158,7 +162,7 @@ class World:
         self.indexes: dict[Key, Index] = {}
         """Those that the round has touched."""
         self.read: list[Key] = []
-        """Jobs and configurations that the store was asked for."""
+        """Jobs, configurations and days that the store was asked for."""
         self.changed: dict[Key, Record | None] = {}
         self._records: dict[Key, Record | None] = {}
         self._tallies: dict[tuple[str, str, str], int] = {}
@@ -208,6 +212,8 @@ class World:
             self.sent,
             self.marks,
             self.importing,
+            self.maintenance,
+            self.version,
         )
 
     def _restore(self, state: tuple[Any, ...]) -> None:
@@ -221,6 +227,8 @@ class World:
             self.sent,
             self.marks,
             self.importing,
+            self.maintenance,
+            self.version,
         ) = state
 
     def _assign(self, target: dict[Any, Any], key: Any, value: Any) -> None:
@@ -233,7 +241,7 @@ class World:
     def add_record(self, key: Key, record: Record | None) -> None:
         """A record as the store has it (``None``: there is none). What the round changed stays."""
         self._records.setdefault(key, record)
-        if key[0] in ("job", "config"):
+        if key[0] in ("job", "config", "day"):
             self.read.append(key)
 
     def add_head(self, index: Key, loaded: list[tuple[int, str]], *, complete: bool) -> None:
@@ -415,9 +423,19 @@ class World:
         before = self._tallies.get(key)
         if before is None:
             # The end of the round writes it, and must find its record.
-            self.get(_record_of(queue, group))
+            stored = self.get(_record_of(queue, group))
+            if group.isdigit():
+                self._want_days(queue, int(group), stored)
             before = 0
         self._assign(self._tallies, key, before + step)
+
+    def _want_days(self, queue: str, minute: int, stored: Record | None) -> None:
+        """A minute begins: what its slot has may go into a day, and it itself in a round of more than an hour."""
+        if isinstance(stored, Minute):
+            if stored.minute == minute:
+                return
+            self.get(_day_of(queue, stored.minute))
+        self.get(_day_of(queue, minute))
 
     def tally_minute(self, queue: str, **steps: int) -> None:
         """Add to the statistics of the current minute."""
@@ -436,8 +454,9 @@ class World:
         self.put(("queue", name), None)
 
     def forget_minutes(self, name: str) -> None:
-        """What happened in the queue minute by minute goes."""
+        """What happened in the queue minute by minute and hour by hour goes."""
         slots: list[Key] = [("minute", name, str(slot)) for slot in range(MINUTE_SLOTS)]
+        slots += [("day", name, str(slot)) for slot in range(DAY_SLOTS)]
         self.require(slots)
         self._forget_tallies(name, lambda group: group not in ("counts", "totals"))
         for key in slots:
@@ -484,6 +503,7 @@ class World:
         self.sent = {**self.sent, name: number}
         sealed = msgspec.structs.replace(
             command,
+            v=max(command.v, version_of(command)),
             source=str(self.home),
             number=number,
             at=command.at or self.origin,
@@ -518,6 +538,10 @@ class World:
         else:
             self.message(watcher.home, system_command(Watched, watcher=watcher, note=note))
 
+    def needs_release(self, version: int) -> None:
+        """From now on the home's records say what only releases of this ``STATE_VERSION`` can read."""
+        self.version = max(self.version, version)
+
     def mark(self, source: str, number: int) -> None:
         """A message of ``source`` is folded."""
         self.marks = {**self.marks, source: number}
@@ -542,6 +566,8 @@ class World:
         self._journal.clear()
         self.epoch += 1
         self.watched = 0
+        self.maintenance = None
+        self.version = 1
 
     def finish(self) -> None:
         """Write the counters of the round into the queues' records."""
@@ -575,17 +601,34 @@ class World:
         key = _record_of(name, str(minute))
         stored = self.get(key)
         if not isinstance(stored, Minute) or stored.minute < minute:
+            if isinstance(stored, Minute):
+                self._add_to_day(name, stored)
             stored = Minute(minute=minute)
         if stored.minute > minute:
+            # The clock has stepped back by more than an hour: its slot is taken, its hour is not.
+            self._add_to_day(name, Minute(minute=minute, **steps))
             return
         new = {field: getattr(stored, field) + n for field, n in steps.items()}
         self.put(key, msgspec.structs.replace(stored, **new))
+
+    def _add_to_day(self, name: str, past: Minute) -> None:
+        """A minute that has no slot any more: its hour remembers it."""
+        key = _day_of(name, past.minute)
+        number = past.minute // MINUTES_A_DAY
+        stored = self.get(key)
+        if not isinstance(stored, Day) or stored.day < number:
+            stored = Day(day=number)
+        if stored.day > number:
+            return
+        hour = past.minute // 60 % 24
+        known = stored.hours.get(hour, Minute(minute=past.minute - past.minute % 60))
+        self.put(key, Day(day=number, hours={**stored.hours, hour: added(known, past)}))
 
     def state(self) -> HomeState:
         """What the home knows of itself after the round."""
         return HomeState(
             home=self.home,
-            v=STATE_VERSION if STATE_VERSION > 1 else UNSET,
+            v=self.version if self.version > 1 else UNSET,
             log_id=self.log_id,
             epoch=self.epoch,
             sequence=self.sequence,
@@ -597,7 +640,32 @@ class World:
             sent=self.sent,
             marks=self.marks,
             importing=self.importing or UNSET,
+            maintenance=UNSET if self.maintenance is None else self.maintenance,
         )
+
+
+def spans_of(queue: str, now: int) -> tuple[Key, Key]:
+    """The records of a queue that have the minute and the day of ``now`` (ms)."""
+    minute = now // 60_000
+    return _record_of(queue, str(minute)), _day_of(queue, minute)
+
+
+def _day_of(queue: str, minute: int) -> Key:
+    """The record that has the day of a minute."""
+    return ("day", queue, str(minute // MINUTES_A_DAY % DAY_SLOTS))
+
+
+def added(one: Minute, other: Minute) -> Minute:
+    """What happened in two spans of time; it keeps the first one's name."""
+    return Minute(
+        minute=one.minute,
+        completed=one.completed + other.completed,
+        failed=one.failed + other.failed,
+        started=one.started + other.started,
+        duration_ms=one.duration_ms + other.duration_ms,
+        wait_ms=one.wait_ms + other.wait_ms,
+        enqueued=one.enqueued + other.enqueued,
+    )
 
 
 def _record_of(queue: str, group: str) -> Key:

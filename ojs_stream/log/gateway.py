@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from ojs_stream.core.commands import Command
+from ojs_stream.core.commands import Command, version_of
 from ojs_stream.core.outcomes import Awaited, Outcome
 from ojs_stream.errors import RefusedError, UnavailableError
 from ojs_stream.forever import forever
@@ -333,7 +333,8 @@ class Gateway:
         """(submit, encoded command, kind) with a new submit id."""
         self._numbers += 1
         submit = f"{self.instance}:{self._numbers}"
-        data = _encoder.encode(msgspec.structs.replace(command, submit=submit))
+        version = max(command.v, version_of(command))
+        data = _encoder.encode(msgspec.structs.replace(command, v=version, submit=submit))
         return submit, data, str(command.__struct_config__.tag)
 
     def _forget(self, submit: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -104,6 +104,22 @@ class EventReads:
         has_more = any(ring.passed < ring.newest for ring in rings)
         cursor = pack_cursor(*(ring.passed for ring in rings))
         return EventPage(events=found or [], cursor=cursor, has_more=has_more)
+
+    async def of_subject(self, homes: Collection[int], subject: str) -> list[Raw]:
+        """All that these homes keep about one subject, oldest first."""
+        found: list[tuple[str, Raw]] = []
+        mark = subject.encode()
+        for ring in await self._rings(""):
+            if ring.home not in homes:
+                continue
+            name = keys.events(self._reads.namespace, ring.home)
+            for first in range(ring.next, ring.newest + 1, CHUNK):
+                span = range(first, min(first + CHUNK, ring.newest + 1))
+                answer = await self._reads.one(ring.home, "HMGET", name, *(number % RING for number in span))
+                told = [(_event.decode(data), data) for data in answer if data is not None and mark in data]
+                found += [(event.time, Raw(data)) for event, data in told if event.subject == subject]
+        # A job is at one home at a time; those of one home stay in their order.
+        return [raw for _, raw in sorted(found, key=lambda pair: pair[0])]
 
     async def _rings(self, after: str) -> list[_Ring]:
         homes = range(self._reads.homes)

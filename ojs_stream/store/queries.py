@@ -8,12 +8,27 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import msgspec
+from msgspec import Struct
+
 from ojs_stream.core.homes import home_in_id, home_of
-from ojs_stream.core.names import is_job_id
-from ojs_stream.core.records import IdRecord, JobRecord, Key, Moved, QueueRecord, Record, decode_record, has_room
+from ojs_stream.core.names import MAINTENANCE, is_job_id
+from ojs_stream.core.records import (
+    CheckpointRecord,
+    IdRecord,
+    JobRecord,
+    Key,
+    Maintenance,
+    Moved,
+    QueueRecord,
+    Record,
+    decode_record,
+    has_room,
+)
 from ojs_stream.core.selection import Filter
 from ojs_stream.core.states import STATES, State
 from ojs_stream.errors import UnavailableError
+from ojs_stream.store import keys
 from ojs_stream.store.cron_reads import CronReads
 from ojs_stream.store.event_reads import EventReads
 from ojs_stream.store.limit_reads import LimitReads
@@ -122,6 +137,19 @@ class Queries:
             raise UnavailableError(f"job {coming[0]} is on its way to its home, or just leaving it")
         return found
 
+    async def checkpoint(self, home: int, job_id: str) -> CheckpointRecord | None:
+        """The checkpoint of a job of ``home``."""
+        key = ("checkpoint", job_id)
+        data = await self._reads.one(home, "GET", key)
+        record = decode_record(key, data) if data else None
+        return record if isinstance(record, CheckpointRecord) else None
+
+    async def maintenance(self) -> Maintenance | None:
+        """What maintenance there is, as the home says that decides on it."""
+        home = home_of(MAINTENANCE, self.homes)
+        data = await self._reads.one(home, "GET", keys.home_state(self._reads.namespace, home))
+        return _state.decode(data).maintenance if data else None
+
     async def replayed(self, key: str) -> bool:
         """Whether an ``Idempotency-Key`` was used (see ``core/fold/replays.py``)."""
         return bool(await self._reads.one(home_of(key, self.homes), "EXISTS", ("replay", key)))
@@ -202,15 +230,35 @@ class Queries:
     async def _run(self, look: _Look) -> dict[str, bool]:
         self._look = None
         names = list(look.names)
-        reads: list[Read] = []
+        homes = sorted({home_of(name, self.homes) for name in names})
+        reads: list[Read] = [(home, "GET", keys.home_state(self._reads.namespace, home), ()) for home in homes]
         for name in names:
             home = home_of(name, self.homes)
             reads.append((home, "ZCARD", ("state", name, "available"), ()))
             reads.append((home, "ZRANGE", ("state", name, "scheduled"), (0, 0, "WITHSCORES")))
             reads.append((home, "ZRANGE", ("state", name, "retryable"), (0, 0, "WITHSCORES")))
             reads.append((home, "GET", ("queue", name), ()))
-        answers = await self._reads.many(reads)
-        return {name: _claimable(answers[at * 4 : at * 4 + 4], look.now_ms) for at, name in enumerate(names)}
+        states, answers = _split(await self._reads.many(reads), len(homes))
+        closed = {home for home, data in zip(homes, states, strict=True) if _in_maintenance(data)}
+        return {
+            name: home_of(name, self.homes) not in closed and _claimable(answers[at * 4 : at * 4 + 4], look.now_ms)
+            for at, name in enumerate(names)
+        }
+
+
+class _State(Struct):
+    maintenance: Maintenance | None = None
+
+
+_state = msgspec.json.Decoder(_State)
+
+
+def _in_maintenance(data: bytes | None) -> bool:
+    return data is not None and _state.decode(data).maintenance is not None
+
+
+def _split(values: list[Any], at: int) -> tuple[list[Any], list[Any]]:
+    return values[:at], values[at:]
 
 
 class _Look:

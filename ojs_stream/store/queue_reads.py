@@ -11,17 +11,21 @@ from ojs_stream.core.names import DEFAULT_CONFIG
 from ojs_stream.core.records import (
     PRIORITY_MAX,
     ConfigRecord,
+    Day,
     Key,
     Minute,
     QueueRecord,
     decode_record,
     ready_score,
 )
+from ojs_stream.core.world import DAY_SLOTS
 from ojs_stream.store import keys
 from ojs_stream.store.reads import Read, Reads
 
 DEFAULT_QUEUE = "default"
 MINUTES_KEPT = 60
+HISTORY_QUEUES = 100
+"""The past of so many queues is read at once."""
 
 
 class Standing(NamedTuple):
@@ -99,6 +103,28 @@ class QueueReads:
             (home_of(name, self._reads.homes), "GET", ("minute", name, slot), ()) for name in names
         ]
         return _recent(await self._reads.many(wanted), minute) if wanted else []
+
+    async def history(self, names: Sequence[str]) -> list[Minute]:
+        """All that is kept of these queues: minutes, and before them hours (``minute`` is an hour's first)."""
+        found: list[Minute] = []
+        for start in range(0, len(names), HISTORY_QUEUES):
+            wanted = [read for name in names[start : start + HISTORY_QUEUES] for read in self._past_of(name)]
+            for kind, slots in zip(("minute", "day") * len(wanted), await self._reads.many(wanted), strict=False):
+                for record in (decode_record((kind, ""), data) for data in slots if data):
+                    if isinstance(record, Minute):
+                        found.append(record)
+                    elif isinstance(record, Day):
+                        found.extend(record.hours.values())
+        return found
+
+    def _past_of(self, name: str) -> list[Read]:
+        """Its minutes, then its days."""
+        home, namespace = home_of(name, self._reads.homes), self._reads.namespace
+        reads: list[Read] = []
+        for kind, slots in (("minute", MINUTES_KEPT), ("day", DAY_SLOTS)):
+            first, *rest = [keys.record(namespace, home, (kind, name, str(slot))) for slot in range(slots)]
+            reads.append((home, "MGET", first, tuple(rest)))
+        return reads
 
     async def priorities(self, name: str) -> dict[int, int]:
         """How many available jobs there are of each priority, highest first; those that wait for a slot count."""

@@ -26,6 +26,7 @@ KINDS = (
     "config",
     "queue",
     "minute",
+    "day",
     "worker",
     "limit",
     "slot",
@@ -35,6 +36,7 @@ KINDS = (
     "step",
     "plan",
     "replay",
+    "checkpoint",
     "job",
 )
 """The kinds of records that are moved. Notes that lead to jobs are made anew, stages are never there."""

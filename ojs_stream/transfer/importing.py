@@ -18,7 +18,16 @@ from msgspec import Raw
 
 from ojs_stream.core.commands import LATER_KINDS, Command, Entry, ImportEnd, ImportPart
 from ojs_stream.core.fold.importing import PROGRESS
-from ojs_stream.core.records import ImportRecord, JobRecord, Key, QueueRecord, Record, decode_record, stored_json
+from ojs_stream.core.records import (
+    Control,
+    ImportRecord,
+    JobRecord,
+    Key,
+    QueueRecord,
+    Record,
+    decode_record,
+    stored_json,
+)
 from ojs_stream.core.rehoming import Move
 from ojs_stream.core.world import SYSTEM
 from ojs_stream.errors import OjsError, UnavailableError
@@ -151,14 +160,19 @@ def _records(path: Path) -> Iterator[tuple[Key, Record]]:
 
 
 def _move_of(path: Path, before: int, homes: int) -> Move:
-    """With the names of all queues, and the seats of the jobs that other records name: by locks, by workflows."""
+    """With the names of all queues, and the seats of the jobs that other records name."""
     move = Move(before, homes)
     for _, record in _records(path):
         if isinstance(record, QueueRecord):
             move.queues.append(record.name)
-        elif isinstance(record, JobRecord) and (record.ctl.unique is not None or record.ctl.watchers):
+        elif isinstance(record, JobRecord) and _is_named(record.ctl):
             move.seats[record.job.id] = move.seat_of(record)
     return move
+
+
+def _is_named(ctl: Control) -> bool:
+    """By a lock, by a workflow or a cron entry, by a checkpoint."""
+    return ctl.unique is not None or bool(ctl.watchers) or ctl.checkpoint > 0
 
 
 async def _parts_of(target: Target, home: int, digest: str) -> int:

@@ -1,78 +1,40 @@
-"""Views for operators: statistics, lists in the admin shape, pausing, directives to workers."""
+"""Views for operators: lists in the admin shape, pausing, directives to workers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 from msgspec import UnsetType
 
 from ojs_stream import stamp
-from ojs_stream.core.bodies import parse_object_or_nothing
+from ojs_stream.core.bodies import parse_directive, parse_object_or_nothing
 from ojs_stream.core.commands import Direct
 from ojs_stream.core.names import check_worker
 from ojs_stream.core.policy import policy_fields
-from ojs_stream.core.records import ConfigRecord, Counts, JobRecord, Minute, QueueRecord, public_json
+from ojs_stream.core.records import ConfigRecord, JobRecord, Minute, QueueRecord, public_json
+from ojs_stream.core.states import STATES, TERMINAL
+from ojs_stream.errors import RefusedError
+from ojs_stream.store.scans import SCAN_MAX
 from ojs_stream.web import queues, workers
 from ojs_stream.web.addressing import find_job
 from ojs_stream.web.answer import Answer
-from ojs_stream.web.dead_letter import dead_stats, find_dead
+from ojs_stream.web.dead_letter import dead_listing, dead_stats
 from ojs_stream.web.jobs import filter_of, listing
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.paging import part_of
 from ojs_stream.web.problems import not_found
 from ojs_stream.web.requests import page_of
 from ojs_stream.web.responses import with_fields
+from ojs_stream.web.statistics import throughput
 
 PER_PAGE = 20
 PER_PAGE_MAX = 100
-
-
-async def stats(call: Call) -> Answer:
-    """GET /admin/stats -> ``{queues, workers, jobs: {8 states}, throughput, uptime_seconds}``."""
-    now_ms = stamp.now_ms()
-    reads = call.ctx.queries
-    names = await reads.queues.names()
-    records, minutes, known = await asyncio.gather(
-        reads.queues.records(names),
-        reads.queues.minute(names, now_ms // 60_000 - 1),
-        reads.workers.all(),
-    )
-    live = [record for record in known if workers.state_of(record, now_ms) != "stale"]
-    return call.json(
-        {
-            "queues": len(names),
-            "workers": len(live),
-            "jobs": _sum([record.counts for record in records if record]),
-            "throughput": _throughput(minutes, now_ms),
-            "uptime_seconds": max(0, now_ms - call.ctx.started_ms) // 1_000,
-        }
-    )
-
-
-def _sum(counts: Sequence[Counts]) -> dict[str, int]:
-    total = msgspec.structs.asdict(Counts())
-    for one in counts:
-        for state, number in msgspec.structs.asdict(one).items():
-            total[state] += number
-    return total
-
-
-def _throughput(minutes: list[Minute], now_ms: int) -> dict[str, int]:
-    """The last whole minute: the present one has only begun."""
-    last = [minute for minute in minutes if minute.minute == now_ms // 60_000 - 1]
-    completed = sum(minute.completed for minute in last)
-    failed = sum(minute.failed for minute in last)
-    spent_ms = sum(minute.duration_ms for minute in last)
-    return {
-        "processed_per_minute": completed,
-        "completed_per_min": completed,
-        "failed_per_minute": failed,
-        "failed_per_min": failed,
-        "avg_latency_ms": spent_ms // (completed + failed) if completed + failed else 0,
-    }
+EXPORT_MAX = SCAN_MAX
+"""So many jobs a list with ``limit`` shows at most; what is longer than a page is named ``jobs``."""
+UNFINISHED = tuple(state for state in STATES if state not in TERMINAL)
 
 
 # ------------------------------------------------------------------ queues
@@ -123,7 +85,7 @@ def _queue(
     hour = queues.last_hour(minutes)
     return {
         **shown,
-        "throughput": {**_throughput(minutes, stamp.now_ms()), **hour},
+        "throughput": {**throughput(minutes, stamp.now_ms()), **hour},
         "latency_ms": {"avg": hour["avg_duration_ms"]},
     }
 
@@ -142,9 +104,18 @@ async def resume_queue(call: Call) -> Answer:
 
 
 async def list_jobs(call: Call) -> Answer:
-    """GET /admin/jobs?queue&state&type&page&per_page -> ``{items, total, pagination}``."""
-    page = page_of(call.request, default=PER_PAGE, limit_max=PER_PAGE_MAX)
-    return call.answer(listing("items", await call.ctx.queries.list_jobs(filter_of(call), page), page))
+    """GET /admin/jobs?queue&state&type&page&per_page -> ``{items, total, pagination}``.
+
+    ``ojs migrate export`` asks with ``limit=10000`` instead of ``per_page``, and reads ``jobs``.
+    """
+    query = call.request.query
+    export = "limit" in query and "per_page" not in query
+    page = page_of(call.request, default=PER_PAGE, limit_max=EXPORT_MAX if export else PER_PAGE_MAX)
+    wanted = filter_of(call)
+    if not wanted.states and query.get("exclude_terminal") in ("true", "1"):
+        wanted = replace(wanted, states=UNFINISHED)
+    found = await call.ctx.queries.list_jobs(wanted, page)
+    return call.answer(listing("jobs" if page.limit > PER_PAGE_MAX else "items", found, page))
 
 
 async def get_job(call: Call) -> Answer:
@@ -165,8 +136,7 @@ def _timeline(record: JobRecord) -> dict[str, str]:
 
 async def list_dead(call: Call) -> Answer:
     """GET /admin/dead-letter -> ``{items, total, pagination}``."""
-    found, page = await find_dead(call)
-    return call.answer(listing("items", found, page))
+    return call.answer(await dead_listing(call, "items"))
 
 
 async def stats_dead(call: Call) -> Answer:
@@ -202,11 +172,40 @@ async def resume_worker(call: Call) -> Answer:
     return await _direct(call, "running")
 
 
+async def direct_workers(call: Call) -> Answer:
+    """POST /admin/workers/directive ``{directive: quiet|resume|terminate, worker_ids?}`` -> who was told.
+
+    Without ``worker_ids`` it is for every worker that beats.
+    """
+    directive, named = parse_directive(await call.body())
+    now_ms = stamp.now_ms()
+    ids = named or tuple(
+        record.id for record in await call.ctx.queries.workers.all() if workers.state_of(record, now_ms) != "stale"
+    )
+    told = [worker_id for worker_id in ids if await _is_told(call, worker_id, directive)]
+    missing = [worker_id for worker_id in ids if worker_id not in told]
+    return call.json({"directive": directive, "matched": len(ids), "workers": told, "missing": missing})
+
+
+async def _is_told(call: Call, worker_id: str, directive: str) -> bool:
+    try:
+        await _tell(call, worker_id, directive)
+    except RefusedError as refusal:
+        if refusal.code != "not_found":
+            raise
+        return False
+    return True
+
+
 async def _direct(call: Call, directive: str) -> Answer:
     worker_id = check_worker(call.path("id"))
     parse_object_or_nothing(await call.body())
+    told = await _tell(call, worker_id, directive)
+    return call.json({"id": worker_id, "worker_id": worker_id, "state": told, "directive": told})
+
+
+async def _tell(call: Call, worker_id: str, directive: str) -> str:
     command = Direct(worker_id=worker_id, directive=directive, **call.base)
     outcome = await call.submit(call.site.home_of(worker_id), command)
-    told = str(outcome.data.get("directive", directive))
     call.site.resting.pop(worker_id, None)
-    return call.json({"id": worker_id, "worker_id": worker_id, "state": told, "directive": told})
+    return str(outcome.data.get("directive", directive))

@@ -12,12 +12,23 @@ import msgspec
 from msgspec import Raw
 
 from ojs_stream import stamp
+from ojs_stream.core.bodies import parse_object_or_nothing
 from ojs_stream.core.commands import Bulk, BulkAction, Enqueue, Rejection
+from ojs_stream.core.config_body import length_of
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.selection import Filter, Selection, legal_states, parse_selection
+from ojs_stream.core.selection import (
+    DeadFilter,
+    Filter,
+    Selection,
+    legal_states,
+    parse_dead_filter,
+    parse_selection,
+)
 from ojs_stream.core.states import State
 from ojs_stream.core.validation import BulkJobs, parse_bulk
 from ojs_stream.errors import RefusedError, UnavailableError
+from ojs_stream.store.queries import JobFilter
+from ojs_stream.store.scans import Page
 from ojs_stream.web.addressing import homes_of
 from ojs_stream.web.answer import Answer
 from ojs_stream.web.enqueuing import NO_JOB, decider_of, headers_of, jobs_of, name_state, submit_jobs, taken_ids
@@ -159,6 +170,27 @@ def changing(action: BulkAction, *, confirm: bool = False) -> Handler:
     return view
 
 
+async def retry_dead(call: Call) -> Answer:
+    """POST /admin/dead-letter/retry ``{filter: {queue?, type?, ...}, confirm: true}`` -> as a bulk retry."""
+    wanted = parse_dead_filter(await call.body(), stamp.now_ms())
+    return await _change_dead(call, "retry", wanted)
+
+
+async def purge_dead(call: Call) -> Answer:
+    """POST /dead-letter/purge?older_than -> ``{deleted, ...}``: dead letters that have been such for so long."""
+    parse_object_or_nothing(await call.body())
+    length = call.request.query.get("older_than")
+    until = stamp.now_ms() - length_of(length, "older_than") if length else None
+    return await _change_dead(call, "delete", DeadFilter(until=until))
+
+
+async def _change_dead(call: Call, action: BulkAction, wanted: DeadFilter) -> Answer:
+    """Page by page, for at most ``BULK_S``; what is changed is no dead letter any more."""
+    change = _Change(call, action, Selection(job_ids=(), filter=None))
+    await change.by_dead(JobFilter(**msgspec.structs.asdict(wanted)))
+    return change.answer()
+
+
 class _Change:
     """A bulk change under way, and what became of each job."""
 
@@ -176,7 +208,9 @@ class _Change:
     async def by_ids(self, job_ids: tuple[str, ...]) -> None:
         """Each home gets its ids; one that it does not have is looked for, once."""
         self._said = {job_id: {} for job_id in job_ids}
-        states = legal_states(self._action)
+        await self._change_ids(job_ids, legal_states(self._action))
+
+    async def _change_ids(self, job_ids: tuple[str, ...], states: tuple[State, ...]) -> None:
         astray = set(job_ids)
         homes = await homes_of(self._call, job_ids)
         for ids in homes.values():
@@ -189,7 +223,7 @@ class _Change:
             again.setdefault(home, []).append(job_id)
         lost = await asyncio.gather(*(self._change_all(home, ids, states) for home, ids in again.items()))
         gone = (astray - found.keys()).union(*lost)
-        self._missing = len(gone)
+        self._missing += len(gone)
         self._fail(gone, "not_found", "There is no such job.")
 
     async def by_filter(self, wanted: Filter) -> None:
@@ -202,6 +236,21 @@ class _Change:
                 if self._down is not None or monotonic() > until:
                     self._more = True
                     return
+
+    async def by_dead(self, wanted: JobFilter) -> None:
+        """The dead letters that fit, the newest first."""
+        until = monotonic() + BULK_S
+        cursor = ""
+        while True:
+            page = Page(limit=ITEMS_MAX, cursor=cursor)
+            found = await self._call.ctx.queries.dead_letters(wanted, page)
+            await self._change_ids(tuple(record.job.id for record in found.records), ("discarded",))
+            if not found.next_cursor:
+                return
+            cursor = found.next_cursor
+            if self._down is not None or monotonic() > until:
+                self._more = True
+                return
 
     async def _change_all(self, home: int, job_ids: list[str], states: tuple[State, ...]) -> list[str]:
         """Change jobs of one home; gives the ids that it does not have."""

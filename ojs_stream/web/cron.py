@@ -14,7 +14,7 @@ from ojs_stream.core.commands import Command, DeleteCron, PutCron, SwitchCron, T
 from ojs_stream.core.cron import CronRequest, check_name, is_switch, parse_change, parse_cron
 from ojs_stream.core.envelope import bad_field, raw_object
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import EMPTY_OBJECT, CronRecord, CronRun, decode_record
+from ojs_stream.core.records import EMPTY_OBJECT, CronRecord, CronRun, Job, decode_record
 from ojs_stream.core.times import iso
 from ojs_stream.errors import RefusedError
 from ojs_stream.timers.instants import Schedule, next_instant, zone_of
@@ -185,12 +185,18 @@ async def history(call: Call) -> Answer:
     """GET /cron/{name}/history?limit -> ``{executions, count, name}``, newest first; the last 100 are kept."""
     entry = await _read(call)
     limit = whole_of(call.request, "limit", 50, low=1, high=200)
-    shown = [_execution(run) for run in entry.history[:limit]]
+    runs = entry.history[:limit]
+    jobs = await call.ctx.queries.jobs(run.job for run in runs if run.job)
+    shown = [_execution(run, jobs[run.job][1].job if run.job in jobs else None) for run in runs]
     return call.json({"name": entry.name, "executions": shown, "count": len(shown), "total": len(entry.history)})
 
 
-def _execution(run: CronRun) -> dict[str, Any]:
+def _execution(run: CronRun, job: Job | None) -> dict[str, Any]:
+    """An occurrence, and its job as it is by now."""
     return {
+        "state": job.state if job else run.state or run.outcome,
+        "started_at": job.started_at if job else None,
+        "completed_at": (job.completed_at or job.cancelled_at or job.discarded_at) if job else None,
         "job_id": run.job or None,
         "scheduled_for": iso(run.due),
         "scheduled_at": iso(run.due),

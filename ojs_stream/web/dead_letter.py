@@ -14,19 +14,25 @@ from ojs_stream.store.queries import JobFilter
 from ojs_stream.store.scans import SCAN_MAX, Found, Page
 from ojs_stream.web.addressing import find_job, submit_to_job
 from ojs_stream.web.answer import Answer
-from ojs_stream.web.jobs import listing
+from ojs_stream.web.jobs import page_of_jobs
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.problems import not_found
 from ojs_stream.web.requests import instant_of, page_of
-from ojs_stream.web.responses import job_body
+from ojs_stream.web.responses import job_body, with_fields
 
 LIMIT_MAX = 1_000
 
 
 async def list_dead(call: Call) -> Answer:
     """GET /dead-letter?queue&type&error_type&since&until&limit&cursor -> ``{jobs, total, pagination}``."""
+    return call.answer(await dead_listing(call, "jobs"))
+
+
+async def dead_listing(call: Call, name: str) -> bytes:
+    """A page of dead letters; ``total_attempts`` is what the JavaScript SDK calls their ``attempt``."""
     found, page = await find_dead(call)
-    return call.answer(listing("jobs", found, page))
+    raws = [with_fields(public_json(record), total_attempts=record.job.attempt) for record in found.records]
+    return page_of_jobs(name, raws, found, page)
 
 
 async def find_dead(call: Call) -> tuple[Found, Page]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ojs_stream.core.bodies import parse_object_or_nothing, parse_priority, parse_reason
 from ojs_stream.core.commands import Activate, Cancel, Reprioritize, RetryJob
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.policy import policy_fields
 from ojs_stream.core.records import public_json
 from ojs_stream.core.validation import parse_batch, parse_job
 from ojs_stream.store.queries import JobFilter
@@ -84,29 +81,6 @@ async def reprioritize(call: Call) -> Answer:
     return call.answer(body)
 
 
-async def retries(call: Call) -> Answer:
-    """GET /jobs/{id}/retries -> ``{job_id, attempt, max_attempts, retries: [{attempt, error}], policy}``."""
-    _, record = await find_job(call, call.path("id"))
-    job = record.job
-    shown: list[dict[str, Any]] = [
-        {"attempt": one.attempt, "state": "failed", "error": one, "failed_at": one.occurred_at}
-        for one in job.errors
-    ]
-    if shown and job.next_attempt_at:
-        shown[-1]["next_retry_at"] = job.next_attempt_at
-    return call.json(
-        {
-            "job_id": job.id,
-            "state": job.state,
-            "attempt": job.attempt,
-            "max_attempts": job.max_attempts,
-            "retries": shown,
-            "total": len(shown),
-            "policy": policy_fields(record.ctl.retry),
-        }
-    )
-
-
 async def activate(call: Call) -> Answer:
     """POST /jobs/{id}/activate -> ``{job: {..., previous_state}}``."""
     parse_object_or_nothing(await call.body())
@@ -128,7 +102,10 @@ def filter_of(call: Call) -> JobFilter:
 
 def listing(name: str, found: Found, page: Page) -> bytes:
     """A page of jobs with its pagination."""
-    raws = [public_json(record) for record in found.records]
-    return page_body(
-        name, raws, {"total": found.total, "pagination": pagination_of(found.total, page, found.next_cursor)}
-    )
+    return page_of_jobs(name, [public_json(record) for record in found.records], found, page)
+
+
+def page_of_jobs(name: str, raws: list[bytes], found: Found, page: Page) -> bytes:
+    """The same of jobs as they are to be shown."""
+    pagination = pagination_of(found.total, page, found.next_cursor)
+    return page_body(name, raws, {"total": found.total, "pagination": pagination})

@@ -71,8 +71,8 @@ def shape(limit: LimitRecord, now: int) -> dict[str, Any]:
     """A limit as the specification has it, with the flat fields that the admin UI reads."""
     bounds = in_force(limit, now)
     shown: dict[str, Any] = {"key": limit.key}
+    free = _free(limit, bounds)
     if bounds.concurrency is not None:
-        free = max(0, bounds.concurrency - limit.active - limit.granted)
         shown["concurrency"] = {"limit": bounds.concurrency, "active": limit.active, "available": free}
     if bounds.rate is not None:
         shown["rate"] = _rate(limit, bounds.rate, now)
@@ -87,10 +87,16 @@ def shape(limit: LimitRecord, now: int) -> dict[str, Any]:
         "limit": first.limit if first else bounds.concurrency,
         "period": format_duration(first.period_ms) if first else None,
         "active": limit.active,
+        "available": free,
         "granted": limit.granted,
         "waiting": limit.waiting,
         "override": _override(limit.override) if bounds != _rule(limit) else None,
     }
+
+
+def _free(limit: LimitRecord, bounds: Bounds) -> int | None:
+    """How many more jobs may run at once; ``None``: any number."""
+    return None if bounds.concurrency is None else max(0, bounds.concurrency - limit.active - limit.granted)
 
 
 def _rule(limit: LimitRecord) -> Bounds:
@@ -124,12 +130,11 @@ def _override(given: Override | None) -> dict[str, Any] | None:
 
 def _short(limit: LimitRecord, now: int) -> dict[str, Any]:
     bounds = in_force(limit, now)
-    free = None if bounds.concurrency is None else max(0, bounds.concurrency - limit.active - limit.granted)
     return {
         "key": limit.key,
         "concurrency": bounds.concurrency,
         "active": limit.active,
-        "available": free,
+        "available": _free(limit, bounds),
         "waiting": limit.waiting,
     }
 

@@ -30,6 +30,7 @@ _RULES: dict[str, _Rule] = {
     "JobTypeTooLong": _Rule(400, "Use a job type of at most 255 bytes."),
     "not_found": _Rule(404, "Check the id and the path; the manifest at /ojs/manifest lists the endpoints."),
     "method_not_allowed": _Rule(405, "Use one of the methods in the Allow header."),
+    "timeout": _Rule(408, "Ask again: the job goes on."),
     "conflict": _Rule(409, "Read the job or workflow: its state does not allow this any more."),
     "duplicate": _Rule(409, "The job exists already: use existing_job_id, or another id."),
     "idempotency_mismatch": _Rule(409, "Use a new Idempotency-Key for another request."),

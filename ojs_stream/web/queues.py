@@ -174,11 +174,11 @@ def last_hour(minutes: list[Minute]) -> dict[str, Any]:
     completed = sum(minute.completed for minute in minutes)
     failed = sum(minute.failed for minute in minutes)
     started = sum(minute.started for minute in minutes)
-    finished = completed + failed
     return {
         "completed_last_hour": completed,
         "failed_last_hour": failed,
-        "avg_duration_ms": sum(minute.duration_ms for minute in minutes) // finished if finished else 0,
+        # Only completed attempts are measured.
+        "avg_duration_ms": sum(minute.duration_ms for minute in minutes) // completed if completed else 0,
         "avg_wait_ms": sum(minute.wait_ms for minute in minutes) // started if started else 0,
         "throughput_per_second": round(completed / HOUR_S, 3),
     }

@@ -58,8 +58,9 @@ def id_of(raw: bytes) -> str:
 
 
 def jobs_body(raws: list[bytes], *, counted: bool = False) -> bytes:
-    """``{"jobs": [...]}``, with ``count`` if asked."""
-    tail = b'],"count":' + str(len(raws)).encode() + b"}" if counted else b"]}"
+    """``{"jobs": [...]}``; of a batch also ``count``, and ``enqueued`` and ``failed`` for the CLI."""
+    count = str(len(raws)).encode()
+    tail = b'],"count":' + count + b',"enqueued":' + count + b',"failed":0}' if counted else b"]}"
     return b'{"jobs":[' + b",".join(raws) + tail
 
 

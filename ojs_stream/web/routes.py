@@ -16,8 +16,12 @@ from ojs_stream.web import (
     fetching,
     jobs,
     limits,
+    maintenance,
+    outcomes,
+    progress,
     queue_admin,
     queues,
+    statistics,
     system,
     unique_jobs,
     workers,
@@ -41,8 +45,8 @@ class Route(NamedTuple):
 
 def routes_of(context: Context) -> list[Route]:
     """Every route this process serves: what is not in here is a 404 and a false capability."""
-    table = [*_job_routes(), *_worker_routes(), *_queue_routes(), *_limit_routes()]
-    table += [*_workflow_routes(), *_cron_routes(), *_admin_routes(), *_system_routes()]
+    table = [*_job_routes(), *_said_routes(), *_worker_routes(), *_queue_routes(), *_limit_routes()]
+    table += [*_workflow_routes(), *_cron_routes(), *_admin_routes(), *_system_routes(), *_doctor_routes()]
     if context.test_mode:
         table.append(Route("POST", f"{API}/admin/reset", system.reset, "admin_reset"))
     return table
@@ -62,7 +66,9 @@ def _job_routes() -> list[Route]:
         Route("GET", one, jobs.get, "jobs_get"),
         Route("DELETE", one, jobs.cancel, "jobs_cancel"),
         Route("PATCH", one, jobs.reprioritize, "jobs_priority"),
-        Route("GET", f"{one}/retries", jobs.retries, "jobs_retries"),
+        Route("GET", f"{one}/retries", outcomes.retries, "jobs_retries"),
+        Route("GET", f"{one}/result", outcomes.result, "jobs_result"),
+        Route("GET", f"{one}/history", outcomes.history, "jobs_history"),
         Route("POST", f"{one}/retry", jobs.retry, "jobs_retry"),
         Route("POST", f"{one}/cancel", jobs.cancel),
         Route("POST", f"{one}/activate", jobs.activate, "jobs_activate"),
@@ -70,12 +76,36 @@ def _job_routes() -> list[Route]:
         Route("POST", f"{one}/nack", workers.nack_job),
         Route("GET", f"{API}/dead-letter", dead_letter.list_dead, "dead_letter_list"),
         Route("GET", f"{API}/dead-letter/stats", dead_letter.stats, "dead_letter_stats"),
+        Route("POST", f"{API}/dead-letter/purge", bulk.purge_dead, "dead_letter_purge"),
         Route("GET", f"{API}/dead-letter/{{id}}", dead_letter.get, "dead_letter_get"),
         Route("POST", f"{API}/dead-letter/{{id}}/retry", dead_letter.retry, "dead_letter_retry"),
         Route("DELETE", f"{API}/dead-letter/{{id}}", dead_letter.delete, "dead_letter_delete"),
         Route("GET", f"{API}/events", events.list_events, "events_list"),
+        Route("GET", f"{API}/events/{{id}}/history", outcomes.history),
         Route("GET", f"{API}/unique-jobs", unique_jobs.list_locks, "unique_jobs_list"),
     ]
+
+
+def _said_routes() -> list[Route]:
+    """What a worker says of a job while it runs."""
+    job = f"{API}/jobs/{{id}}"
+    routes = [
+        Route("POST", f"{API}/workers/progress", progress.report_of_worker, "workers_progress"),
+        Route("GET", f"{job}/progress", progress.get, "jobs_progress"),
+        Route("PUT", f"{job}/progress", progress.report),
+        *(Route(method, f"{job}/checkpoint", progress.save) for method in ("PUT", "POST")),
+        Route("GET", f"{job}/checkpoint", progress.checkpoint, "jobs_checkpoint"),
+        Route("DELETE", f"{job}/checkpoint", progress.drop),
+    ]
+    # The durable contexts of the Python and JavaScript SDKs put the prefix twice (CLIENTS.md trap 12).
+    for one in (f"{API}/checkpoints/{{id}}", f"{API}{API}/checkpoints/{{id}}"):
+        routes += [
+            Route("POST", one, progress.save),
+            Route("GET", one, progress.checkpoint),
+            Route("DELETE", one, progress.drop),
+            Route("GET", f"{one}/resume", progress.resume),
+        ]
+    return routes
 
 
 def _worker_routes() -> list[Route]:
@@ -168,7 +198,14 @@ def _admin_routes() -> list[Route]:
     base = f"{API}/admin"
     worker = f"{base}/workers/{{id}}"
     return [
-        Route("GET", f"{base}/stats", admin.stats, "admin_stats"),
+        Route("GET", f"{base}/stats", statistics.stats, "admin_stats"),
+        Route("GET", f"{base}/stats/history", statistics.history, "admin_stats_history"),
+        Route("GET", f"{base}/system/maintenance", maintenance.get, "admin_maintenance"),
+        Route("POST", f"{base}/system/maintenance", maintenance.change),
+        Route("GET", f"{base}/maintenance", maintenance.get),
+        Route("POST", f"{base}/maintenance", maintenance.change),
+        Route("GET", f"{base}/system/config", system.config, "admin_config"),
+        Route("GET", f"{base}/config", system.config),
         Route("GET", f"{base}/queues", admin.list_queues, "admin_queues"),
         Route("GET", f"{base}/queues/{{name}}", admin.get_queue, "admin_queues_get"),
         Route("POST", f"{base}/queues/{{name}}/pause", admin.pause_queue, "admin_queues_pause"),
@@ -177,6 +214,7 @@ def _admin_routes() -> list[Route]:
         Route("DELETE", f"{base}/queues/{{name}}/jobs", queue_admin.purge_admin, "admin_queues_purge"),
         Route("GET", f"{base}/jobs", admin.list_jobs, "admin_jobs"),
         Route("GET", f"{base}/jobs/{{id}}", admin.get_job, "admin_jobs_get"),
+        Route("GET", f"{base}/jobs/{{id}}/trace", outcomes.trace, "admin_jobs_trace"),
         Route("PATCH", f"{base}/jobs/{{id}}", jobs.reprioritize, "admin_jobs_priority"),
         Route("POST", f"{base}/jobs/{{id}}/cancel", jobs.cancel, "admin_jobs_cancel"),
         Route("POST", f"{base}/jobs/{{id}}/retry", jobs.retry, "admin_jobs_retry"),
@@ -184,12 +222,15 @@ def _admin_routes() -> list[Route]:
         Route("POST", f"{base}/jobs/bulk/retry", bulk.changing("retry", confirm=True), "admin_jobs_bulk_retry"),
         Route("POST", f"{base}/jobs/bulk/delete", bulk.changing("delete", confirm=True), "admin_jobs_bulk_delete"),
         Route("GET", f"{base}/workers", admin.list_workers, "admin_workers"),
+        Route("POST", f"{base}/workers/directive", admin.direct_workers, "admin_workers_directive"),
         Route("GET", worker, admin.get_worker, "admin_workers_get"),
+        Route("DELETE", worker, workers.remove),
         Route("POST", f"{worker}/quiet", admin.quiet_worker, "admin_workers_quiet"),
         Route("POST", f"{worker}/terminate", admin.terminate_worker, "admin_workers_terminate"),
         Route("POST", f"{worker}/resume", admin.resume_worker, "admin_workers_resume"),
         Route("GET", f"{base}/dead-letter", admin.list_dead, "admin_dead_letter"),
         Route("GET", f"{base}/dead-letter/stats", admin.stats_dead, "admin_dead_letter_stats"),
+        Route("POST", f"{base}/dead-letter/retry", bulk.retry_dead, "admin_dead_letter_bulk_retry"),
         Route("POST", f"{base}/dead-letter/{{id}}/retry", dead_letter.retry, "admin_dead_letter_retry"),
         Route("DELETE", f"{base}/dead-letter/{{id}}", dead_letter.delete),
     ]
@@ -198,11 +239,22 @@ def _admin_routes() -> list[Route]:
 def _system_routes() -> list[Route]:
     return [
         Route("GET", f"{API}/health", system.health, "health"),
+        Route("GET", f"{API}/metrics", statistics.metrics),
         Route("GET", "/health", system.health),
         Route("GET", "/healthz", system.health),
         Route("GET", "/ready", system.ready, "ready"),
         Route("GET", "/readyz", system.ready),
         Route("GET", "/livez", system.live, "live"),
+    ]
+
+
+def _doctor_routes() -> list[Route]:
+    """``ojs doctor`` asks at the root, without ``/ojs``."""
+    return [
+        Route("GET", "/v1/health", system.health),
+        Route("GET", "/v1/queues", queues.list_queues),
+        Route("GET", "/v1/dead-letter", dead_letter.list_dead),
+        Route("GET", "/v1/workers", workers.list_workers),
     ]
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields
 from typing import Any
+
+import msgspec
 
 from ojs_stream import __version__, stamp
 from ojs_stream.core.bodies import parse_object_or_nothing
 from ojs_stream.core.commands import Reset
+from ojs_stream.core.config_shown import shown, system_config
 from ojs_stream.core.names import QUEUE_BYTES_MAX, TYPE_BYTES_MAX
+from ojs_stream.core.times import iso
+from ojs_stream.core.validation import TIMEOUT_MS, VISIBILITY_MS
 from ojs_stream.errors import UnavailableError
 from ojs_stream.web.answer import OJS_VERSION, Answer
 from ojs_stream.web.middleware import Call
@@ -55,6 +61,29 @@ async def reset(call: Call) -> Answer:
     return call.json({"reset": True, "homes": call.ctx.homes})
 
 
+async def config(call: Call) -> Answer:
+    """GET /admin/system/config, /admin/config -> how this server is set up; nothing of it is a secret."""
+    ctx, rules = call.ctx, call.site.rules
+    defaults = system_config(rules.retention, rules.retry, timeout_ms=TIMEOUT_MS, visibility_ms=VISIBILITY_MS)
+    return call.json(
+        {
+            "implementation": "ojs-stream",
+            "version": __version__,
+            "specversion": OJS_VERSION,
+            "namespace": ctx.namespace,
+            "partitions": ctx.homes,
+            "backend": "kafka+redis",
+            "test_mode": ctx.test_mode,
+            "started_at": iso(ctx.started_ms),
+            "limits": {
+                name: getattr(ctx.limits, name) for name in sorted(field.name for field in fields(ctx.limits))
+            },
+            "retention": msgspec.structs.asdict(ctx.retention),
+            "queue_defaults": shown(defaults),
+        }
+    )
+
+
 def manifest_of(endpoints: dict[str, str], call: Call) -> dict[str, Any]:
     """What this server is and can, derived from the routes it really has."""
     limits = call.ctx.limits
@@ -92,6 +121,8 @@ def manifest_of(endpoints: dict[str, str], call: Call) -> dict[str, Any]:
 
 
 _EXTENSIONS = {
+    "progress": "workers_progress",
+    "durable-execution": "jobs_checkpoint",
     "dead-letter": "dead_letter_list",
     "queue-config": "queues_config",
     "backpressure": "admin_queues_config",
@@ -114,10 +145,20 @@ def _capabilities(endpoints: dict[str, str]) -> dict[str, bool]:
         "webhooks": "webhooks_list",
         "schema_validation": "schemas_list",
         "progress": "workers_progress",
+        "checkpoints": "jobs_checkpoint",
+        "durable_execution": "jobs_checkpoint",
         "queue_pause": "queues_pause",
         "queue_config": "queues_config",
         "backpressure": "admin_queues_config",
         "worker_registry": "workers_list",
+        "maintenance": "admin_maintenance",
+        "job_results": "jobs_result",
+        "multi_tenancy": "admin_tenants",
+        "fair_scheduling": "admin_pools",
+        "job_versioning": "admin_routing",
+        "agents": "agents",
+        "grpc": "grpc",
+        "websocket": "ws",
     }
     found = {name: endpoint in endpoints for name, endpoint in by_endpoint.items()}
     always = (

@@ -128,7 +128,12 @@ async def test_both_versions_share_a_group_and_take_over_from_each_other(
         await load.stop()
         await finish_all(client, old.url, QUEUES)
         wrong = await audit(
-            client, old.url, bootstrap=kafka.bootstrap, redis_url=redis_server.url, namespace=namespace
+            client,
+            old.url,
+            bootstrap=kafka.bootstrap,
+            redis_url=redis_server.url,
+            namespace=namespace,
+            releases=2,
         )
     print(f"new after old {after_old:.1f} s, old after new {after_new:.1f} s; {len(client.history.wanted)} jobs")
     assert wrong == []

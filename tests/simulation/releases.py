@@ -1,9 +1,9 @@
 """Two releases in one cluster: today's code, and one that is newer by a command and a field.
 
-The newer release knows a command ``touch`` of version 2, which it also sends from home to home. In some runs it
-counts touches in a field of the queue's record, and then its records are of state version 2; in others only an
-event tells of one. Which release runs is a matter of the worker whose code it is: everything else of the two is
-the same code.
+The newer release knows a command ``touch`` of the next version, which it also sends from home to home. In some
+runs it counts touches in a field of the queue's record, and then its records are of the next state version; in
+others only an event tells of one. Which release runs is a matter of the worker whose code it is: everything else
+of the two is the same code.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ojs_stream.core import fold, records
 from ojs_stream.core.fold import ticks
 from ojs_stream.core.fold.jobs import ensure_queue
 from ojs_stream.core.outcomes import EventData, Outcome
-from ojs_stream.core.records import HomeState, QueueRecord
+from ojs_stream.core.records import STATE_VERSION, HomeState, QueueRecord
 from ojs_stream.core.world import World, system_command
 from ojs_stream.log import codec
 from tests.support import builders
 
-TODAY, NEWER = 1, 2
+TODAY, NEWER = STATE_VERSION, STATE_VERSION + 1
 whose: contextvars.ContextVar[Any] = contextvars.ContextVar("whose", default=None)
 """The worker whose code runs; nobody's (a replay, an audit) is of the newer release."""
 

@@ -24,7 +24,7 @@ from tests.simulation.cluster import Cluster, task_factory
 from tests.simulation.history import Asked, History
 from tests.simulation.loop import StuckError, VirtualLoop
 from tests.simulation.network import NAMESPACE, Faults, Network
-from tests.simulation.releases import two_releases
+from tests.simulation.releases import NEWER, two_releases
 from tests.simulation.snapshots import Photographer
 from tests.support.builders import replay
 from tests.support.recount import recount
@@ -41,7 +41,7 @@ RECOUNT_SHARE = 0.12
 DRAIN_S = 400.0
 DRAIN_STEP_S = 0.7
 QUIET_S = 30.0
-NEWER_STATE = b'"v":2,'
+NEWER_STATE = b'"v":%d,' % NEWER
 
 
 @dataclass

@@ -57,7 +57,7 @@ class Upgrade(Scenario):
         (mutations.pause_forgotten, "its events say True|has paused", Scenario),
         (mutations.nobody_ticks, "is stuck", Scenario),
         (mutations.nobody_polls, "was not answered", Silent),
-        (mutations.newer_command_buried, "put a command aside: .*version 2", Upgrade),
+        (mutations.newer_command_buried, "put a command aside: .*version 3", Upgrade),
         (mutations.newer_records_rewritten, "was touched . times, its record knows of", Upgrade),
     ],
 )

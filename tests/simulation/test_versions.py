@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from ojs_stream.agents import owner as owner_module
-from ojs_stream.core import world
+from ojs_stream.core.records import STATE_VERSION
+from ojs_stream.core.world import World
 from ojs_stream.errors import UnavailableError
 from ojs_stream.log import codec
 from ojs_stream.log.producer import Record
@@ -18,6 +19,7 @@ from tests.simulation.test_takeover import SOON_S, Story, told
 from tests.support.builders import enqueue, job
 
 COMMANDS = f"{NAMESPACE}.commands"
+NEWER = STATE_VERSION + 1
 
 
 def _written(*versions: int) -> tuple[list[str], list[Record]]:
@@ -37,15 +39,16 @@ def _stored(story: Story, ids: list[str]) -> list[bool]:
 
 
 def _upgrade(patch: pytest.MonkeyPatch) -> None:
-    """From here on every worker is of a release that reads version 2."""
-    patch.setattr(codec, "COMMAND_VERSION", 2)
-    patch.setattr(owner_module, "STATE_VERSION", 2)
-    patch.setattr(world, "STATE_VERSION", 2)
+    """From here on every worker is of a release that reads the next version, and writes it."""
+    patch.setattr(codec, "COMMAND_VERSION", NEWER)
+    patch.setattr(owner_module, "STATE_VERSION", NEWER)
+    written_today = World.state
+    patch.setattr(World, "state", lambda world: msgspec.structs.replace(written_today(world), v=NEWER))
 
 
 def test_an_older_worker_folds_up_to_a_newer_command_and_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
     async def tell(story: Story) -> None:
-        ids, records = _written(1, 1, 2, 1)
+        ids, records = _written(1, 1, NEWER, 1)
         story.net.land(COMMANDS, 0, records)
         await asyncio.sleep(SOON_S)
         old = story.owner(0)
@@ -53,8 +56,8 @@ def test_an_older_worker_folds_up_to_a_newer_command_and_no_further(monkeypatch:
         assert (old.phase, old.applied) == ("refused", end - 3)
         assert _stored(story, ids) == [True, True, False, False]
         assert old.progress.reason.startswith(
-            f"At offset {end - 2} of partition 0 of {COMMANDS} is command version 2, this release reads 1 to 1: "
-            "upgrade this worker."
+            f"At offset {end - 2} of partition 0 of {COMMANDS} is command version {NEWER}, "
+            "this release reads 1 to 1: upgrade this worker."
         )
         with pytest.raises(UnavailableError, match=r"home 0 is refused: .* upgrade this worker"):
             old._wiring.positions.check_not_refused(0)
@@ -73,7 +76,7 @@ def test_an_older_worker_folds_up_to_a_newer_command_and_no_further(monkeypatch:
 def test_a_catch_up_ends_before_a_newer_command(monkeypatch: pytest.MonkeyPatch) -> None:
     async def tell(story: Story) -> None:
         await story.enqueue(3)
-        ids, records = _written(1, 2, 1)
+        ids, records = _written(1, NEWER, 1)
 
         def meanwhile() -> None:
             story.net.wipe()
@@ -97,12 +100,13 @@ def test_an_older_worker_leaves_the_records_of_a_newer_one_alone(monkeypatch: py
             _upgrade(newer)
             await story.enqueue(1)
         state = story.net.store.data[keys.home_state(NAMESPACE, 0)]
-        assert b'"v":2' in state
+        assert b'"v":%d' % NEWER in state
         await story.take_over()
         older = story.owner(0)
         assert older.phase == "refused"
         assert older.progress.reason.startswith(
-            "Redis holds the records of partition 0 in version 2, this release reads 1 to 1: upgrade this worker."
+            f"Redis holds the records of partition 0 in version {NEWER}, this release reads 1 to {STATE_VERSION}: "
+            "upgrade this worker."
         )
         story.net.land(COMMANDS, 0, _written(1)[1])
         await asyncio.sleep(SOON_S)

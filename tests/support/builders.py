@@ -21,6 +21,7 @@ from ojs_stream.core.commands import (
     Enqueue,
     Genesis,
     LimitOverride,
+    Maintain,
     Nack,
     NewJob,
     StartWorkflow,
@@ -28,6 +29,7 @@ from ojs_stream.core.commands import (
 )
 from ojs_stream.core.homes import home_in_id, home_of
 from ojs_stream.core.limits import limit_home
+from ojs_stream.core.names import MAINTENANCE
 from ojs_stream.core.outcomes import Effect, Event, Outcome
 from ojs_stream.core.records import (
     ConfigRecord,
@@ -275,10 +277,10 @@ class Fold:
             return home_of(asked.queues[0], self.homes)
         if isinstance(asked, LimitOverride):
             return limit_home(asked.key, self.homes)
+        if isinstance(asked, Maintain):
+            return home_of(MAINTENANCE, self.homes)
         if isinstance(asked, StartWorkflow | CancelWorkflow):
             return home_in_id(asked.id)
-        if isinstance(asked, LimitOverride):
-            return limit_home(asked.key, self.homes)
         for name in ("queue", "worker_id", "name"):
             value = getattr(asked, name, "")
             if value and not hasattr(asked, "job_id") and not hasattr(asked, "job_ids"):

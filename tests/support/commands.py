@@ -23,22 +23,26 @@ from ojs_stream.core.commands import (
     DeleteQueue,
     Direct,
     Drain,
+    DropCheckpoint,
     Enqueue,
     Extend,
     Fire,
     GiveBack,
     LimitOverride,
+    Maintain,
     NewJob,
     Pause,
     Promote,
     Purge,
     PutCron,
     RemoveWorker,
+    Report,
     Reprioritize,
     Reset,
     Resume,
     RetryDead,
     RetryJob,
+    SaveCheckpoint,
     StartWorkflow,
     SwitchCron,
     Tick,
@@ -244,6 +248,7 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
         st.builds(lambda one: command(DeleteDead, job_id=one), ids),
         st.builds(lambda some, worker: command(Extend, worker_id=worker, job_ids=some), some_ids, workers),
         st.builds(lambda some, worker: command(GiveBack, worker_id=worker, job_ids=some), some_ids, workers),
+        _said_commands(ids),
         st.builds(lambda queue: command(Pause, queue=queue), queues),
         st.builds(lambda queue: command(Resume, queue=queue), queues),
         st.builds(lambda queue: command(Drain, queue=queue), queues),
@@ -265,6 +270,21 @@ def _commands(homes: int) -> st.SearchStrategy[Command]:
         st.builds(tick, st.sampled_from(("run", "reap"))),
         _cron_commands(homes),
         _cron_commands(homes),
+    )
+
+
+def _said_commands(ids: st.SearchStrategy[str]) -> st.SearchStrategy[Command]:
+    """What a worker says of its job while it runs."""
+    states = st.sampled_from((Raw(b'{"row":1}'), Raw(b"[1e400]")))
+    return st.one_of(
+        st.builds(
+            lambda one, part: command(Report, job_id=one, fraction=part, data=Raw(b'{"of":9}')),
+            ids,
+            st.sampled_from((None, 0.25, 1.0)),
+        ),
+        st.builds(lambda one, kept: command(SaveCheckpoint, job_id=one, state=kept, worker_id="w1"), ids, states),
+        st.builds(lambda one, kept: command(SaveCheckpoint, job_id=one, state=kept), ids, states),
+        st.builds(lambda one: command(DropCheckpoint, job_id=one), ids),
     )
 
 
@@ -316,7 +336,10 @@ def _steps(homes: int) -> st.SearchStrategy[Step]:
 
     usual = st.builds(place, pauses, numbers, _commands(homes))
     flows = st.builds(place, pauses, numbers, _workflow_commands(homes))
-    return st.one_of(*[usual] * 20, *[flows] * 5, reset)
+    # Off more often than on: while it is on nothing starts.
+    switches = st.builds(lambda on: command(Maintain, enabled=on), st.sampled_from((True, False, False)))
+    maintain = st.tuples(pauses, st.none(), switches)
+    return st.one_of(*[usual] * 20, *[flows] * 5, reset, maintain)
 
 
 def histories(homes: int, *, size: int = 50) -> st.SearchStrategy[list[Step]]:

@@ -24,7 +24,14 @@ FINAL = {"completed": "completed_ms", "cancelled": "cancelled_ms", "discarded": 
 
 def recount(dump: Dump) -> list[str]:
     """Everything that is wrong in one home, as sentences; empty when all adds up."""
-    return [*_indexes(dump), *_counters(dump), *_watched(dump), *_sequences(dump), *recount_workflows(dump)]
+    return [
+        *_indexes(dump),
+        *_counters(dump),
+        *_watched(dump),
+        *_sequences(dump),
+        *_checkpoints(dump),
+        *recount_workflows(dump),
+    ]
 
 
 def recount_all(dumps: Sequence[Dump]) -> list[str]:
@@ -207,6 +214,17 @@ def _sequences(dump: Dump) -> list[str]:
     ready = [(r["job"]["queue"], r["ctl"]["sequence"]) for r in available]
     problems = [f"two jobs of a queue have sequence {one}" for one in set(ready) if ready.count(one) > 1]
     return problems + [f"sequence {one} is above the home's {last}" for one in ready if one[1] > last]
+
+
+def _checkpoints(dump: Dump) -> list[str]:
+    """Each is of a job of this home that knows of it."""
+    have = {job_id: one["sequence"] for job_id, one in _kind(dump, "checkpoint").items()}
+    want = {job_id: r["ctl"]["checkpoint"] for job_id, r in jobs(dump).items() if r["ctl"].get("checkpoint")}
+    return [
+        f"job {job_id} has checkpoint {have.get(job_id)}, its record says {want.get(job_id)}"
+        for job_id in sorted(have.keys() | want.keys())
+        if have.get(job_id) != want.get(job_id)
+    ]
 
 
 def _references(dumps: Sequence[Dump]) -> list[str]:

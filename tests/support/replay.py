@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from ojs_stream.log.reader import LogReader, LogRecord
 from ojs_stream.replay import verifying
 from ojs_stream.replay.folding import HomeFold, Nothing, log_after
+from ojs_stream.replay.verifying import without_statistics
 from ojs_stream.store.base import Dump
 from ojs_stream.store.memory import MemoryStore
 from ojs_stream.store.redis import RedisStore
@@ -79,7 +80,12 @@ async def replay_difference(bootstrap: str, redis_url: str, namespace: str) -> s
     return await fold_difference(await stored_dumps(bootstrap, redis_url, namespace), bootstrap, namespace)
 
 
-async def fold_difference(stored: Sequence[Dump], bootstrap: str, namespace: str) -> str:
-    """The same for what was read of Redis before."""
+async def fold_difference(
+    stored: Sequence[Dump], bootstrap: str, namespace: str, *, statistics: bool = True
+) -> str:
+    """The same for what was read of Redis before, with or without its statistics."""
     last = [int(dump["applied"]) for dump in stored]
-    return first_difference(stored, await fold_topic(bootstrap, namespace, last))
+    folded = await fold_topic(bootstrap, namespace, last)
+    if not statistics:
+        stored, folded = [*map(without_statistics, stored)], [*map(without_statistics, folded)]
+    return first_difference(stored, folded)

@@ -92,7 +92,7 @@ def seen(fold: Fold) -> dict[str, Any]:
     for dump in fold.dumps():
         found.update({job_id: record["job"] for job_id, record in jobs(dump).items()})
         for name in dump:
-            if name.startswith(("queue:", "minute:", "cron:", "workflow:", "limit:")):
+            if name.startswith(("queue:", "minute:", "day:", "cron:", "workflow:", "limit:", "checkpoint:")):
                 found[name] = decode_record(key_of_name(name), dump[name])
             if name.startswith(("held:", "state:", "waiting:", "granted:")):
                 found[name] = sorted(dump[name].items(), key=lambda each: (each[1], each[0]))

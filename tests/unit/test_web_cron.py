@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from ojs_stream.core.commands import Command, NewJob, PutCron
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import CronRecord, decode_record
+from ojs_stream.core.records import CronRecord, JobRecord, decode_record
 from ojs_stream.store.queries import Queries
 from ojs_stream.web.context import Context
 from ojs_stream.web.routes import setup
@@ -51,7 +51,7 @@ class Edge:
         """Commands of others that get ahead of the next ones."""
         context = Context(
             gateway=self,
-            queries=cast("Queries", SimpleNamespace(crons=StoredCrons(self.fold))),
+            queries=cast("Queries", SimpleNamespace(crons=StoredCrons(self.fold), jobs=self.jobs)),
             homes=HOMES,
             namespace="t",
             retention=KEEP,
@@ -63,6 +63,10 @@ class Edge:
         app = web.Application()
         setup(app, context)
         self.client = TestClient(TestServer(app))
+
+    async def jobs(self, job_ids: Iterable[str]) -> dict[str, tuple[int, JobRecord]]:
+        found = {job_id: self.fold.find(job_id) for job_id in job_ids}
+        return {job_id: (0, record) for job_id, record in found.items() if record is not None}
 
     async def submit(self, home: int, command: Command) -> Outcome:
         if self.meanwhile:
@@ -219,6 +223,8 @@ async def test_a_run_by_hand_names_its_job_and_is_in_the_history(edge: Edge) -> 
     (run,) = told["executions"]
     assert (run["job_id"], run["status"], run["reason"]) == (second["job_id"], "triggered", "manual")
     assert (told["count"], told["total"], run["job_state"]) == (1, 2, None)
+    # What the job is by now, as the CLI reads it; ``job_state`` is what the entry was told.
+    assert (run["state"], run["started_at"]) == ("available", None)
 
 
 async def test_a_repeated_run_by_hand_names_the_first_job(edge: Edge) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from ojs_stream.agents.work import Work
-from ojs_stream.core.records import Counts, HomeState, QueueLimit, QueueRecord, Window
+from ojs_stream.core.records import Counts, HomeState, Maintenance, QueueLimit, QueueRecord, Window
 from ojs_stream.core.world import World
 
 LIMITED = QueueLimit(concurrency=2, rate=Window(3, 1_000))
@@ -27,8 +27,9 @@ ROWS = [
 ]
 
 
-def knowing(record: QueueRecord | None, *, live: bool = True) -> Work:
-    owner = cast("Any", SimpleNamespace(home=0, live=live))
+def knowing(record: QueueRecord | None, *, live: bool = True, maintenance: Maintenance | None = None) -> Work:
+    state = HomeState(home=0, maintenance=maintenance)
+    owner = cast("Any", SimpleNamespace(home=0, live=live, state=state))
     work = Work(1, lambda _: owner)
     world = World(HomeState(home=0), homes=1)
     world.changed["queue", "q"] = record
@@ -39,6 +40,12 @@ def knowing(record: QueueRecord | None, *, live: bool = True) -> Work:
 @pytest.mark.parametrize(("record", "sure"), ROWS)
 def test_a_hint_is_sure_of_work_or_says_nothing(record: QueueRecord | None, sure: bool) -> None:
     assert knowing(record).hint("q") is sure
+
+
+def test_nothing_is_worth_asking_for_during_maintenance() -> None:
+    ready = QueueRecord(name="q", created_at="", counts=Counts(available=1))
+    assert knowing(ready).hint("q")
+    assert not knowing(ready, maintenance=Maintenance(since=1)).hint("q")
 
 
 def test_a_home_that_is_not_live_gives_no_hints() -> None:

@@ -15,6 +15,7 @@ import msgspec
 from ojs_stream.core import commands as c
 from ojs_stream.core.fold import (
     bulk,
+    checkpoints,
     cron,
     deletion,
     enqueue,
@@ -25,6 +26,8 @@ from ojs_stream.core.fold import (
     lifecycle,
     limits,
     locks,
+    maintenance,
+    progress,
     queues,
     revision,
     ticks,
@@ -35,7 +38,7 @@ from ojs_stream.core.fold import (
 from ojs_stream.core.names import DEFAULT_CONFIG
 from ojs_stream.core.outcomes import Effect, Outcome
 from ojs_stream.core.records import JobRecord, Watcher, WatcherKind
-from ojs_stream.core.world import FIRST_LOOK, MINUTE_SLOTS, NeedMore, Needs, Savepoint, World, raw
+from ojs_stream.core.world import FIRST_LOOK, NeedMore, Needs, Savepoint, World, raw, spans_of
 from ojs_stream.errors import RefusedError
 
 OUTAGE_MS = 5_000
@@ -65,6 +68,9 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.Nack: leases.nack,
     c.GiveBack: leases.give_back,
     c.Extend: leases.extend,
+    c.Report: progress.report,
+    c.SaveCheckpoint: checkpoints.save,
+    c.DropCheckpoint: checkpoints.drop,
     c.Cancel: lifecycle.cancel,
     c.Activate: lifecycle.activate,
     c.Reprioritize: lifecycle.reprioritize,
@@ -89,6 +95,8 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.Configure: queues.configure,
     c.Configured: queues.configured,
     c.Drain: queues.drain,
+    c.Maintain: maintenance.maintain,
+    c.Maintained: maintenance.maintained,
     c.Purge: deletion.purge,
     c.DeleteQueue: deletion.delete_queue,
     c.EmptyQueue: deletion.empty_queue,
@@ -256,7 +264,7 @@ def needs_of(world: World, command: c.AnyCommand | c.BadCommand, now: int, needs
         wants(world, command, now, needs)
 
 
-def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) -> None:
+def _enqueue_needs(world: World, command: c.Enqueue, now: int, needs: Needs) -> None:
     if command.replay:
         needs.records.add(("replay", command.replay))
     needs.records.add(("config", DEFAULT_CONFIG))
@@ -264,6 +272,7 @@ def _enqueue_needs(world: World, command: c.Enqueue, _now: int, needs: Needs) ->
         needs.records.add(("config", job.queue))
         if world.home_of(job.queue) == world.home:
             needs.records.add(("queue", job.queue))
+            needs.records.update(spans_of(job.queue, now))
         if job.limit is not None and job.limit.home == world.home:
             needs.records.update((("limit", job.limit.key), ("slot", job.id)))
         if job.unique is not None and job.unique.home == world.home:
@@ -286,18 +295,18 @@ def _watched_needs(world: World, command: c.Watched, _now: int, needs: Needs) ->
     _watcher_needs(world, command.watcher, needs)
 
 
-def _insert_needs(_world: World, command: c.Insert, _now: int, needs: Needs) -> None:
-    needs.records.update(("queue", job.queue) for job in command.jobs)
+def _insert_needs(_world: World, command: c.Insert, now: int, needs: Needs) -> None:
+    for job in command.jobs:
+        needs.records.update((("queue", job.queue), *spans_of(job.queue, now)))
     needs.records.update(("job", job.id) for job in command.jobs if job.client_id)
 
 
 def _claim_needs(_world: World, command: c.Claim, now: int, needs: Needs) -> None:
-    slot = str(now // 60_000 % MINUTE_SLOTS)
     needs.records.add(("config", DEFAULT_CONFIG))
     for queue in command.queues:
         needs.records.add(("queue", queue))
         needs.records.add(("config", queue))
-        needs.records.add(("minute", queue, slot))
+        needs.records.update(spans_of(queue, now))
     needs.head(("state", command.queues[0], "available"), min(command.count, leases.LOOK_MAX))
 
 
@@ -367,5 +376,5 @@ NEEDS: dict[type, Callable[[World, Any, int, Needs], None]] = {
     **dict.fromkeys((c.Beat, c.Direct, c.RemoveWorker), _worker_needs),
     **dict.fromkeys((c.PutCron, c.SwitchCron, c.DeleteCron, c.TriggerCron, c.Fire), _cron_needs),
     **dict.fromkeys((c.Ack, c.Nack, c.Cancel, c.Activate, c.Promote, c.RetryDead, c.DeleteDead), _job_needs),
-    **dict.fromkeys((c.Reprioritize, c.RetryJob), _job_needs),
+    **dict.fromkeys((c.Reprioritize, c.RetryJob, c.Report, c.SaveCheckpoint, c.DropCheckpoint), _job_needs),
 }

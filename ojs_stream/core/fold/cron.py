@@ -173,6 +173,8 @@ def _is_due(entry: CronRecord, command: Fire) -> bool:
 
 def _occur(world: World, entry: CronRecord, command: Fire) -> CronRecord:
     run = CronRun(due=command.tick, at=world.now, outcome="triggered", missed=command.missed)
+    if world.maintenance is not None:
+        return _skipped(world, entry, run, "maintenance", "")
     if entry.overlap == "skip" and entry.running:
         return _skipped(world, entry, run, "overlap_skip", entry.running[-1].id)
     new = _job_of(world, entry, command.tick, str(entry.serial))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from ojs_stream.core.commands import Command, Genesis, ImportEnd, ImportPart
+from ojs_stream.core.commands import LATER_KINDS, Command, Genesis, ImportEnd, ImportPart
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import RECORD_KINDS, ImportRecord, Key, decode_record
 from ojs_stream.core.world import NeedMore, Needs, World
@@ -41,6 +41,8 @@ def import_part(world: World, command: ImportPart) -> Outcome:
     world.put(PROGRESS, structs.replace(progress, parts=command.part + 1))
     world.sequence = max(world.sequence, command.sequence)
     world.importing = True
+    # Among them may be what an older release cannot read; it could not read this command either.
+    world.needs_release(LATER_KINDS[ImportPart])
     return Outcome()
 
 

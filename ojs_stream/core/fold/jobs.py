@@ -6,11 +6,12 @@ from typing import Any
 
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
-from ojs_stream.core.commands import Adopt, Release
+from ojs_stream.core.commands import Adopt, Command, Release
 from ojs_stream.core.fold.watchers import is_watched, tell, tell_removed, tell_unstored, watching_homes
 from ojs_stream.core.outcomes import Effect, EventData, Outcome
 from ojs_stream.core.records import (
     ERRORS_MAX,
+    CheckpointRecord,
     ErrorEntry,
     Job,
     JobRecord,
@@ -47,6 +48,28 @@ def not_found(job_id: str) -> RefusedError:
     return RefusedError(
         "not_found", f"Job '{job_id}' not found.", details={"resource_type": "job", "resource_id": job_id}
     )
+
+
+def here(world: World, job_id: str, command: Command) -> JobRecord | None:
+    """The job's record; ``None`` after the command was sent on to where the job has moved."""
+    record = world.job(job_id)
+    if isinstance(record, Moved):
+        world.message(record.moved, command)
+        world.reply(command.submit, Outcome(forwarded=record.moved))
+        return None
+    if record is None:
+        raise not_found(job_id)
+    return record
+
+
+def owned(record: JobRecord, worker_id: str) -> None:
+    """Refuse another worker's job; checked only when the worker names itself."""
+    if worker_id and record.job.worker_id and record.job.worker_id != worker_id:
+        raise RefusedError(
+            "conflict",
+            f"Job '{record.job.id}' is leased to worker '{record.job.worker_id}', not to '{worker_id}'.",
+            details={"job_id": record.job.id, "worker_id": record.job.worker_id},
+        )
 
 
 def legal(record: JobRecord, trigger: str) -> None:
@@ -112,6 +135,7 @@ def insert(world: World, record: JobRecord) -> JobRecord:
         record = JobRecord(record.job, ctl, record.extra)
     store(world, record)
     world.tally(record.job.queue, "totals", "enqueued", 1)
+    world.tally_minute(record.job.queue, enqueued=1)
     announce(world, record)
     return record
 
@@ -305,6 +329,7 @@ def remove(world: World, record: JobRecord) -> None:
     if is_watched(record):
         tell_removed(world, record)
     world.put(("job", record.job.id), None)
+    take_checkpoint(world, record)
     queue = world.queue(record.job.queue)
     if queue is not None and queue.deleted and is_unused(world, queue.name):
         world.forget_queue(queue.name)
@@ -313,6 +338,16 @@ def remove(world: World, record: JobRecord) -> None:
             forget(world, record.job.id)
         else:
             world.message(home, system_command(Release, ids=(record.job.id,)))
+
+
+def take_checkpoint(world: World, record: JobRecord) -> CheckpointRecord | None:
+    """The job leaves this home, or ends to be: its checkpoint is none of this home's any more."""
+    if not record.ctl.checkpoint:
+        return None
+    key = ("checkpoint", record.job.id)
+    checkpoint = world.find(key, CheckpointRecord)
+    world.put(key, None)
+    return checkpoint
 
 
 def is_unused(world: World, queue: str) -> bool:
@@ -327,15 +362,24 @@ def send_away(world: World, record: JobRecord, *, before: State | None) -> JobRe
     """
     home = world.home_of(record.job.queue)
     watching = sorted(watching_homes(record) - {world.home, home})
-    return send_on(world, record, (*watching, home), before=before)
+    checkpoint = take_checkpoint(world, record)
+    return send_on(world, record, (*watching, home), before=before, checkpoint=checkpoint)
 
 
-def send_on(world: World, record: JobRecord, route: tuple[int, ...], *, before: State | None) -> JobRecord:
+def send_on(
+    world: World,
+    record: JobRecord,
+    route: tuple[int, ...],
+    *,
+    before: State | None,
+    checkpoint: CheckpointRecord | None,
+) -> JobRecord:
     """To the first home of ``route``, leaving a note where it went."""
     world.put(("job", record.job.id), Moved(route[0]))
     origins = (*record.ctl.origins, world.home)
     sent = JobRecord(record.job, structs.replace(record.ctl, origins=origins), record.extra)
-    world.message(route[0], system_command(Adopt, record=sent, before=before, route=route[1:]))
+    onward = system_command(Adopt, record=sent, before=before, route=route[1:], checkpoint=checkpoint)
+    world.message(route[0], onward)
     return sent
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import Raw, structs
 
-from ojs_stream.core.commands import Ack, Claim, Command, Extend, GiveBack, Nack
-from ojs_stream.core.fold import limits
+from ojs_stream.core.commands import Ack, Claim, Extend, GiveBack, Nack
+from ojs_stream.core.fold import checkpoints, limits
 from ojs_stream.core.fold.jobs import (
     Failure,
     about,
@@ -13,21 +13,22 @@ from ojs_stream.core.fold.jobs import (
     change,
     discard,
     expire,
+    here,
     is_expired,
     legal,
     make_available,
-    not_found,
+    owned,
     remember,
     retry_later,
     store,
     total_over,
 )
+from ojs_stream.core.fold.progress import finished
 from ojs_stream.core.outcomes import Outcome
-from ojs_stream.core.records import JobRecord, Key, Moved, QueueRecord, public_json
+from ojs_stream.core.records import JobRecord, Key, QueueRecord
 from ojs_stream.core.retry import delay_ms, matches_non_retryable
 from ojs_stream.core.times import iso
 from ojs_stream.core.world import World
-from ojs_stream.errors import RefusedError
 
 PROMOTED_MAX = 100
 """So many due jobs one claim promotes in passing, per state."""
@@ -38,30 +39,10 @@ LOOK_MAX = 1_000
 SHUTDOWN_TYPES = frozenset({"shutdown", "ShutdownError", "ShutdownTimeout"})
 
 
-def here(world: World, job_id: str, command: Command) -> JobRecord | None:
-    """The job's record; ``None`` after the command was sent on to where the job has moved."""
-    record = world.job(job_id)
-    if isinstance(record, Moved):
-        world.message(record.moved, command)
-        world.reply(command.submit, Outcome(forwarded=record.moved))
-        return None
-    if record is None:
-        raise not_found(job_id)
-    return record
-
-
-def owned(record: JobRecord, worker_id: str) -> None:
-    """Refuse another worker's job; checked only when the worker names itself."""
-    if worker_id and record.job.worker_id and record.job.worker_id != worker_id:
-        raise RefusedError(
-            "conflict",
-            f"Job '{record.job.id}' is leased to worker '{record.job.worker_id}', not to '{worker_id}'.",
-            details={"job_id": record.job.id, "worker_id": record.job.worker_id},
-        )
-
-
 def claim(world: World, command: Claim) -> Outcome:
     """Lease up to ``count`` jobs; ``outcome.jobs`` are they."""
+    if world.maintenance is not None:
+        return Outcome()
     claimed: list[Raw] = []
     for name in command.queues:
         room = command.count - len(claimed)
@@ -116,7 +97,7 @@ def _claim_from(world: World, queue: str, room: int, command: Claim) -> list[Raw
                 expire(world, record)
                 expired += 1
             else:
-                claimed.append(Raw(public_json(_lease(world, record, command))))
+                claimed.append(checkpoints.job_with_checkpoint(world, _lease(world, record, command)))
     return claimed
 
 
@@ -131,7 +112,13 @@ def _lease(world: World, record: JobRecord, command: Claim) -> JobRecord:
             "started_at": iso(now),
             "worker_id": command.worker_id or None,
         },
-        {"since": now, "lease": now + lease_ms, "lease_ms": lease_ms, "timeout_at": now + job.timeout_ms},
+        {
+            "since": now,
+            "lease": now + lease_ms,
+            "lease_ms": lease_ms,
+            "timeout_at": now + job.timeout_ms,
+            "progress": None,
+        },
     )
     store(world, leased)
     wait = max(0, now - (record.ctl.enqueued or now))
@@ -154,7 +141,7 @@ def ack(world: World, command: Ack) -> Outcome | None:
     done = change(
         record,
         {"state": "completed", "completed_at": iso(now), "result": command.result, "error": None},
-        {"since": now, "lease": 0, "timeout_at": 0},
+        {"since": now, "lease": 0, "timeout_at": 0, "progress": finished(record.ctl.progress)},
     )
     store(world, done)
     job = done.job

@@ -17,11 +17,13 @@ from ojs_stream.core.commands import (
     RetryDead,
     RetryJob,
 )
+from ojs_stream.core.fold.checkpoints import adopt_checkpoint
 from ojs_stream.core.fold.jobs import (
     about,
     answer,
     change,
     ensure_queue,
+    here,
     insert,
     is_expired,
     legal,
@@ -33,7 +35,7 @@ from ojs_stream.core.fold.jobs import (
     store,
     total_over,
 )
-from ojs_stream.core.fold.leases import here, promote
+from ojs_stream.core.fold.leases import promote
 from ojs_stream.core.fold.watchers import is_watched, tell
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import JobRecord, Moved, public_json
@@ -94,13 +96,17 @@ def activate(world: World, command: Activate) -> Outcome | None:
 
 
 def promote_retry(world: World, command: Promote) -> Outcome:
-    """From the retry agent. Silently nothing when the job is elsewhere by now, or not due by the log's clock."""
+    """From the retry agent. Silently nothing when the job is elsewhere by now, or not due by the log's clock.
+
+    Nor while nothing may start: a tick of the scheduler finds the job after the maintenance.
+    """
     record = world.job(command.job_id)
     if (
         isinstance(record, JobRecord)
         and record.job.state == "retryable"
         and record.job.attempt == command.attempt
         and record.ctl.due <= world.now
+        and world.maintenance is None
     ):
         promote(world, record)
         return Outcome(data={"moved": 1})
@@ -210,9 +216,10 @@ def _revived(world: World, record: JobRecord, command: RetryDead) -> JobRecord:
 def adopt(world: World, command: Adopt) -> Outcome | None:
     """Message: a job that moved here, to the tail of its queue, or that only passes by."""
     if command.route:
-        send_on(world, command.record, command.route, before=command.before)
+        send_on(world, command.record, command.route, before=command.before, checkpoint=command.checkpoint)
         return None
     record = insert(world, command.record)
+    adopt_checkpoint(world, record, command)
     if command.before is not None and is_watched(record):
         tell(world, record, command.before)
     return None

@@ -95,6 +95,8 @@ def _job_due(world: World, record: JobRecord, command: Tick) -> int:
         remove(world, record)
     elif is_expired(record, world.now) or total_over(record, world.now):
         expire(world, record)
+    elif world.maintenance is not None and state != "available":
+        return 0
     else:
         promote(world, record)
     return 1
