@@ -8,13 +8,16 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 TESTS ?= tests
 
-.PHONY: help run test check quick sim chaos nightly soak demo conformance bench fmt clean
+.PHONY: help run dev test check quick sim chaos nightly soak demo conformance bench dist chart fmt clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(STAMP) ## Run the server on port 8080 (OJS_PORT) with a Kafka and a Redis of its own
 	@exec $(BIN)/ojs-stream dev
+
+dev: $(STAMP) ## The same for developers: the server starts again when a file under ojs_stream/ changes
+	@exec $(BIN)/ojs-stream dev --reload
 
 test: $(STAMP) ## Run all tests on servers of their own (TESTS="tests/unit -k word" for some)
 	@$(BIN)/python -m pytest $(TESTS)
@@ -48,6 +51,12 @@ bench: $(STAMP) ## Measure requests per second against a bare aiohttp server
 
 soak: $(STAMP) ## Run a load for 30 minutes (MINUTES=n): memory, files, keys must not grow
 	@$(BIN)/python -m tools.soak $(if $(MINUTES),--minutes $(MINUTES))
+
+dist: $(STAMP) ## Build the sdist and the wheel into dist/
+	@$(BIN)/python -m hatchling build
+
+chart: $(STAMP) ## Check the Helm chart and render it for its tests (needs helm)
+	@$(BIN)/python -m tools.chart
 
 fmt: $(STAMP) ## Format the code and mend what the linter can mend
 	@$(BIN)/ruff format .

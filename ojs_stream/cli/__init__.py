@@ -30,11 +30,13 @@ def dev(
     port: Port = 8080,
     data: Annotated[Path, typer.Option(help="Folder for the data of the embedded servers.")] = Path(".ojs"),
     workers: Annotated[int, typer.Option(min=1, max=16, help="Workers, on ports from --port up.")] = 1,
+    reload: Annotated[bool, typer.Option("--reload", help="Start workers again when the code changes.")] = False,
 ) -> None:
     """Run everything here; Kafka and Redis are started unless KAFKA_BROKERS and REDIS_URL are set."""
     from ojs_stream.dev.run import DevOptions, run_dev  # noqa: PLC0415 - `worker` needs none of it
 
-    raise typer.Exit(run_dev(DevOptions(host=host, port=port, data=data, workers=workers)))
+    options = DevOptions(host=host, port=port, data=data, workers=workers, reload=reload)
+    raise typer.Exit(run_dev(options))
 
 
 @cli.command()

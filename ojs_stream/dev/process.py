@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ojs_stream.errors import OjsError
@@ -181,6 +181,13 @@ class ChildProcess:
         if self._child is None or self._child.poll() is not None:
             raise ServerError(f"{self.name} is not running.")
         return self._child
+
+
+def check_alive(processes: Iterable[ChildProcess]) -> None:
+    """Raise for the first child that has ended by itself."""
+    for process in processes:
+        if not process.alive:
+            raise process.ended()
 
 
 def user_cache() -> Path:

@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.panel import Panel
 
-from ojs_stream.dev.process import ChildProcess, ServerError, is_free
+from ojs_stream.dev.process import ChildProcess, ServerError, check_alive, is_free
+from ojs_stream.dev.reload import check_reload, reload_on_change
 from ojs_stream.dev.stack import DevStack
 from ojs_stream.dev.worker import WorkerProcess, worker_argv
 
@@ -28,6 +29,8 @@ class DevOptions:
     port: int = 8080
     data: Path = Path(".ojs")
     workers: int = 1
+    reload: bool = False
+    """Start the workers again when the code changes."""
 
     @property
     def ports(self) -> range:
@@ -61,13 +64,18 @@ async def _until_signalled(options: DevOptions, console: Console, command: Comma
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, us.cancel)  # type: ignore[union-attr]
     _check_ports(options)
+    if options.reload:
+        check_reload()
     async with DevStack(options.data, env=os.environ, console=console) as stack:
         workers = [_worker(options, port, stack, command) for port in options.ports]
         try:
             for worker in workers:
                 await worker.start(FIRST_READY_TIMEOUT_S)
             console.print(_panel(workers, stack))
-            await _watch([*(worker.process for worker in workers), *stack.processes])
+            if options.reload:
+                await reload_on_change(workers, stack.processes, console)
+            else:
+                await _watch([*(worker.process for worker in workers), *stack.processes])
         finally:
             await asyncio.gather(*(worker.stop() for worker in workers))
 
@@ -96,9 +104,7 @@ def _worker(options: DevOptions, port: int, stack: DevStack, command: Command) -
 async def _watch(processes: Sequence[ChildProcess]) -> None:
     """Look after the children; raise when one of them ends by itself."""
     while True:
-        for process in processes:
-            if not process.alive:
-                raise process.ended()
+        check_alive(processes)
         await asyncio.sleep(WATCH_S)
 
 
