@@ -8,10 +8,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 TESTS ?= tests
 
-.PHONY: help run test check quick sim chaos nightly soak demo conformance bench fmt clean
+.PHONY: help run test check quick sim chaos nightly soak fuzz-api http-docs demo conformance bench fmt clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(STAMP) ## Run the server on port 8080 (OJS_PORT) with a Kafka and a Redis of its own
 	@exec $(BIN)/ojs-stream dev
@@ -48,6 +48,13 @@ bench: $(STAMP) ## Measure requests per second against a bare aiohttp server
 
 soak: $(STAMP) ## Run a load for 30 minutes (MINUTES=n): memory, files, keys must not grow
 	@$(BIN)/python -m tools.soak $(if $(MINUTES),--minutes $(MINUTES))
+
+fuzz-api: $(STAMP) ## Ask a running server (URL=...) for everything in openapi.yaml, 200 times each, with a fixed seed
+	@$(BIN)/schemathesis run ojs_stream/web/openapi.yaml --url $(or $(URL),http://127.0.0.1:8080) --seed 7 \
+	  --max-examples 200 --checks not_a_server_error,response_schema_conformance,content_type_conformance
+
+http-docs: $(STAMP) ## Write docs/http.md from openapi.yaml
+	@$(BIN)/python -m tools.httpdocs
 
 fmt: $(STAMP) ## Format the code and mend what the linter can mend
 	@$(BIN)/ruff format .

@@ -117,13 +117,13 @@ class Call:
         return self.answer(msgspec.json.encode(value), status, **headers)
 
 
-Handler = Callable[[Call], Awaitable[Answer]]
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
-def guarded(site: Site, handler: Handler) -> Callable[[web.Request], Awaitable[Answer]]:
+def guarded(site: Site, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The aiohttp handler of a view."""
 
-    async def handle(request: web.Request) -> Answer:
+    async def handle(request: web.Request) -> web.StreamResponse:
         request_id = requests.request_id_of(request)
         version = request.headers.get("OJS-Version")
         sdk = version is not None
