@@ -14,7 +14,8 @@ TARGET = ROOT / "docs" / "http.md"
 METHODS = ("get", "post", "put", "patch", "delete")
 HEAD = """# HTTP reference
 
-Made from [openapi.yaml](../ojs_stream/web/openapi.yaml) by `make http-docs`; a running server has it at `/ojs/openapi.yaml`.
+Made from [openapi.yaml](../ojs_stream/web/openapi.yaml) by `make http-docs`;
+a running server has it at `/ojs/openapi.yaml`.
 {description}
 Errors are in [errors.md](errors.md). The examples ask a server that `make run` has started.
 """
