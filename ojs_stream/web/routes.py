@@ -12,6 +12,7 @@ from ojs_stream.web import (
     bulk,
     cron,
     dead_letter,
+    document,
     events,
     fetching,
     jobs,
@@ -253,6 +254,7 @@ def _system_routes() -> list[Route]:
         Route("GET", "/ready", system.ready, "ready"),
         Route("GET", "/readyz", system.ready),
         Route("GET", "/livez", system.live, "live"),
+        Route("GET", "/ojs/openapi.yaml", document.openapi, "openapi"),
     ]
 
 
