@@ -59,7 +59,7 @@ chart: $(STAMP) ## Check the Helm chart and render it for its tests (needs helm)
 	@$(BIN)/python -m tools.chart
 
 fuzz-api: $(STAMP) ## Ask a running server (URL=...) for everything in openapi.yaml, 200 times each, with a fixed seed
-	@$(BIN)/schemathesis run ojs_stream/web/openapi.yaml --url $(or $(URL),http://127.0.0.1:8080) --seed 7 \
+	@$(BIN)/schemathesis run ojs_stream/web/openapi.yaml --url $(or $(URL),http://127.0.0.1:8080) --seed 7 --exclude-path-regex '(/stream|/jobs/\{id\}/events|/queues/\{name\}/events)$$' \
 	  --max-examples 200 --checks not_a_server_error,response_schema_conformance,content_type_conformance
 
 http-docs: $(STAMP) ## Write docs/http.md from openapi.yaml
