@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import ojs_stream
-from ojs_stream.cli import recovery, snapshot
+from ojs_stream.cli import administer, recovery, snapshot
 
 cli = typer.Typer(
     name="ojs-stream",
@@ -62,6 +62,7 @@ def version() -> None:
 
 recovery.attach(cli)
 snapshot.attach(cli)
+administer.attach(cli)
 
 
 def main() -> None:
