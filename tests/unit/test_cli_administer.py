@@ -1,10 +1,11 @@
-"""Arguments, answers, exit codes of the groups that ask a server, against an HTTP server that notes what it is asked."""
+"""Arguments, answers, exit codes of the groups that ask a server; theirs notes what it is asked."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -17,9 +18,13 @@ from ojs_stream.cli.showing import cell
 
 
 class Noting(HTTPServer):
-    asked: list[tuple[str, str, str | None, bytes]]
-    status = 200
-    body: Any = {"jobs": [], "total": 0}
+    """Notes what it is asked, and always answers the same."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[tuple[str, str, str | None, bytes]] = []
+        self.status = 200
+        self.body: Any = {"jobs": [], "total": 0}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,14 +42,13 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(self.server.body).encode())
         self.close_connection = True
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *_args: Any) -> None:
         """Say nothing."""
 
 
 @pytest.fixture
 def server() -> Iterator[Noting]:
-    with Noting(("127.0.0.1", 0), Handler) as noting:
-        noting.asked = []
+    with Noting() as noting:
         thread = Thread(target=noting.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield noting
@@ -98,14 +102,13 @@ def test_what_deletes_asks_first(server: Noting) -> None:
 
 
 def test_a_cell_cannot_steer_the_terminal() -> None:
-    assert cell("\x1b[31mred\n") == r"\[31mred"
+    assert cell("\x1b[31mred\n") == "[31mred"
     assert len(cell("x" * 100)) == 60
     assert cell(None) == ""
 
 
 def test_the_page_has_every_command_of_the_groups() -> None:
-    with open("docs/cli.md", encoding="utf-8") as page:
-        told = page.read()
+    told = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
     groups = ("jobs", "queues", "dlq", "cron", "workflows")
     tree = typer.main.get_command(cli)
     for group in groups:
