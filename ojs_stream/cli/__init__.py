@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import ojs_stream
-from ojs_stream.cli import config, recovery, snapshot
+from ojs_stream.cli import administer, config, recovery, snapshot
 
 cli = typer.Typer(
     name="ojs-stream",
@@ -67,6 +67,7 @@ def version() -> None:
 recovery.attach(cli)
 snapshot.attach(cli)
 config.attach(cli)
+administer.attach(cli)
 
 
 def main() -> None:
