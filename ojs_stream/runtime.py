@@ -172,7 +172,7 @@ class Runtime:
             Reads(self.read_redis, namespace=settings.namespace, homes=self.homes, positions=self.positions)
         )
         self.hub = Hub(
-            lambda: TopicTail(settings.kafka_brokers, self.topics.events, self.homes),
+            lambda: TopicTail(settings.kafka, self.topics.events, self.homes),
             streams_max=settings.streams_max,
         )
         self.bulk_intake = BulkIntake(

@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from ojs_stream.errors import LogRefusedError, UnavailableError
+from ojs_stream.log.connection import Bootstrap, client_arguments
 from ojs_stream.log.consumers import close_consumer, start_consumer
 from ojs_stream.log.producer import quiet_aiokafka
 from ojs_stream.log.reader import (
@@ -26,7 +27,7 @@ IDLE_FETCH_MS = 500
 class TopicTail:
     """One reader at a time. After an error ``open`` goes on where the last ``step`` ended."""
 
-    def __init__(self, bootstrap: str, topic: str, partitions: int) -> None:
+    def __init__(self, bootstrap: Bootstrap, topic: str, partitions: int) -> None:
         self._bootstrap = bootstrap
         self._places = [TopicPartition(topic, partition) for partition in range(partitions)]
         self._next: dict[TopicPartition, int] = {}
@@ -37,7 +38,7 @@ class TopicTail:
         await self.close()
         quiet_aiokafka()
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
+            **client_arguments(self._bootstrap),
             group_id=None,
             auto_offset_reset="none",
             enable_auto_commit=False,
