@@ -112,6 +112,12 @@ def _redis_url(text: str) -> str:
     return text
 
 
+def _log_format(text: str) -> str:
+    if text not in {"json", "text"}:
+        raise ValueError("must be json or text")
+    return text
+
+
 def _folder(text: str) -> Path:
     return Path(text).expanduser()
 
@@ -279,6 +285,12 @@ class Settings:
         _whole(1, 16),
         unit="packs",
         meaning="Packs of a partition that are not applied yet.",
+    )
+    log_format: str | None = _setting(
+        "OJS_LOG_FORMAT",
+        "",
+        _log_format,
+        meaning="json or text; if unset, text on a terminal and json elsewhere.",
     )
     datadir: Path | None = _setting(  # noqa: RUF009 - a Path does not change
         "OJS_DATADIR",

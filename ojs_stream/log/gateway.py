@@ -393,6 +393,11 @@ class Gateway:
             if waiting is not None and not waiting.future.done():
                 waiting.future.set_exception(error)
 
+    @property
+    def waiting(self) -> int:
+        """How many commands of this worker have no outcome yet."""
+        return len(self._submits)
+
     def is_flying(self, home: int) -> bool:
         """Whether a pack of this worker is on its way to ``home``."""
         return self._packers[home].flying

@@ -70,6 +70,7 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("OJS_RETENTION_COMPLETED", "-2"),
         ("OJS_BODY_BYTES_MAX", "8388608"),
         ("OJS_PACKS_IN_FLIGHT", "0"),
+        ("OJS_LOG_FORMAT", "xml"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name_value_and_bound(variable: str, value: str) -> None:
