@@ -21,7 +21,7 @@ from ojs_stream.log.connection import OAUTHBEARER, Security
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.runtime import Runtime
 from ojs_stream.settings import Settings
-from ojs_stream.telemetry import configure_logs
+from ojs_stream.telemetry import configure_logs, faust_logging
 
 SCHEDULER_S = 0.02
 REAPER_S = 0.05
@@ -73,6 +73,7 @@ def create_app(settings: Settings) -> OjsApp:
         web_port=settings.port,
         web_application_options={"client_max_size": settings.body_bytes_max},
         autodiscover=False,
+        logging_config=faust_logging(settings.log_format),
     )
     app.runtime = Runtime(settings)
     app.web.blueprints = BlueprintManager([])
@@ -163,11 +164,12 @@ def _tune() -> None:
 
 
 def _load() -> OjsApp:
-    configure_logs()
+    settings = Settings.from_env()
+    configure_logs(wanted=settings.log_format)
     _tune()
     if sys.platform != "win32":
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    return create_app(Settings.from_env())
+    return create_app(settings)
 
 
 app = _load()

@@ -14,7 +14,7 @@ import structlog
 from aiohttp import web
 from redis.exceptions import RedisError
 
-from ojs_stream import stamp
+from ojs_stream import __version__, stamp
 from ojs_stream.agents.bulk import BulkAgent, Lookups, Ways
 from ojs_stream.agents.delivery import Pace
 from ojs_stream.agents.engine import Engine
@@ -22,13 +22,14 @@ from ojs_stream.agents.hangs import LOOK_S as HANG_LOOK_S
 from ojs_stream.agents.hangs import Hang, Hangs
 from ojs_stream.agents.mirrors import Mirrors
 from ojs_stream.agents.owner import Owner, Wiring
+from ojs_stream.agents.positions import positions_of
 from ojs_stream.agents.retry import RetryAgent
 from ojs_stream.agents.snapshotter import Rule, Snapshotter, last_of, make_by, snapshot_argv
 from ojs_stream.agents.work import Work
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import HomeState
 from ojs_stream.core.validation import Rules
-from ojs_stream.core.world import World
+from ojs_stream.core.world import NumberedEvent, World
 from ojs_stream.errors import UnavailableError
 from ojs_stream.forever import forever
 from ojs_stream.log.beginning import begin_log
@@ -40,11 +41,16 @@ from ojs_stream.log.tail import TopicTail
 from ojs_stream.log.topics import Topics, declare, declare_mirrors
 from ojs_stream.settings import Settings
 from ojs_stream.store import keys
+from ojs_stream.store.census import Census
 from ojs_stream.store.connections import IO_TIMEOUT_S, open_reads, open_redis
 from ojs_stream.store.queries import Queries
 from ojs_stream.store.reads import Positions, Reads
 from ojs_stream.store.redis import RedisStore
 from ojs_stream.store.watch import RedisWatch
+from ojs_stream.telemetry.facts import ProducerFacts, WorkerFacts
+from ojs_stream.telemetry.jobs import JobMeters
+from ojs_stream.telemetry.loop import LoopMeter
+from ojs_stream.telemetry.meters import WebMeter
 from ojs_stream.timers.cron import CronTicker
 from ojs_stream.timers.ticker import Ticker
 from ojs_stream.web import parser_errors
@@ -88,6 +94,7 @@ class Runtime:
         self.assigned_once = False
         self._opened = False
         self.pace = Pace()
+        self.loop_meter, self.job_meters, self.web_meter = LoopMeter(), JobMeters(), WebMeter()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # -- start --------------------------------------------------------------------------------------------
@@ -156,7 +163,7 @@ class Runtime:
             positions=self.positions,
             wake=self._wake,
             on_commit=self._on_commit,
-            on_event=self.mirrors.on_event if settings.kafka_queue_topics else None,
+            on_event=self._on_event,
             publish=self._publish,
         )
         self.engine = Engine(wiring, self.ends)
@@ -168,9 +175,8 @@ class Runtime:
             limit_s=settings.hang_s,
         )
         self.retry_agent = RetryAgent(self.gateway.submit_pack)
-        self.queries = Queries(
-            Reads(self.read_redis, namespace=settings.namespace, homes=self.homes, positions=self.positions)
-        )
+        reads = Reads(self.read_redis, namespace=settings.namespace, homes=self.homes, positions=self.positions)
+        self.queries, self.census = Queries(reads), Census(reads)
         self.hub = Hub(
             lambda: TopicTail(settings.kafka, self.topics.events, self.homes),
             streams_max=settings.streams_max,
@@ -228,6 +234,7 @@ class Runtime:
         setup(app, self.context())
         self.gateway.start()
         self.engine.start()
+        self._spawn_forever(self.loop_meter.run_once, "loop-lag")
         self._spawn_forever(self._listen, "replies")
         self._spawn_forever(self._watch_redis, "redis-watch")
         self._spawn_forever(self._look_for_hangs, "hangs")
@@ -267,6 +274,8 @@ class Runtime:
             started_ms=stamp.now_ms(),
             ready=self.ready,
             backend_ms=self._backend_ms,
+            meter=self.web_meter,
+            facts=self.facts,
             hint=self.work.hint,
             wait_for_work=self.work.wait,
         )
@@ -338,6 +347,11 @@ class Runtime:
 
     def _on_commit(self, owner: Owner, world: World) -> None:
         self.work.committed(owner, world)
+
+    def _on_event(self, event: NumberedEvent) -> None:
+        self.job_meters.on_event(event)
+        if self.settings.kafka_queue_topics:
+            self.mirrors.on_event(event)
 
     async def _submit_system(self, home: int, command: Any) -> Outcome:
         return await self.gateway.submit(home, command, gated=False)
@@ -467,7 +481,48 @@ class Runtime:
             reason = "Some partitions are not live yet."
         return {"ready": reason is None, "partitions": partitions, "reason": reason}
 
+    async def facts(self) -> WorkerFacts:
+        """What the metrics page shows, also while Kafka or Redis is down."""
+        up, partitions, store = await asyncio.gather(
+            self._is_up(),
+            positions_of(self.engine, self.ends),
+            self.census.take(self.engine.owners, stamp.now_ms()),
+        )
+        return WorkerFacts(
+            version=__version__,
+            ready=self.ready()["ready"],
+            backend_up=up,
+            partitions=partitions,
+            homes=self.engine.meters,
+            stages=self.engine.stages,
+            rounds=self.engine.rounds,
+            jobs=self.job_meters,
+            web=self.web_meter,
+            loop_lag=self.loop_meter.lag,
+            producers=(_producer("produce", self.producer), _producer("outbox", self.outbox_producer)),
+            mirrors_dropped=self.mirrors.dropped + self.mirror_producer.dropped,
+            waiting=self.gateway.waiting,
+            connections=parser_errors.EnvelopeRequestHandler.open_now,
+            store=store,
+        )
+
+    async def _is_up(self) -> bool:
+        try:
+            await self._backend_ms()
+        except UnavailableError:
+            return False
+        return True
+
     async def _backend_ms(self) -> float:
         if self.producer.stalled_s() > STALLED_S:
             raise UnavailableError("Kafka does not answer.")
         return await self.redis_watch.latency_ms()
+
+
+def _producer(name: str, producer: LogProducer) -> ProducerFacts:
+    return ProducerFacts(
+        name=name,
+        replaced=producer.replaced,
+        stalled_s=producer.stalled_s(),
+        acknowledged=producer.acknowledged,
+    )

@@ -215,6 +215,12 @@ def _collector(text: str) -> str:
     return text
 
 
+def _log_format(text: str) -> str:
+    if text not in {"json", "text"}:
+        raise ValueError("must be json or text")
+    return text
+
+
 def _folder(text: str) -> Path:
     return Path(text).expanduser()
 
@@ -498,6 +504,12 @@ class Settings:
         "0",
         _switch,
         meaning="Delete records of the log that two whole snapshots have made superfluous.",
+    )
+    log_format: str | None = _setting(
+        "OJS_LOG_FORMAT",
+        "",
+        _log_format,
+        meaning="json or text; if unset, text on a terminal and json elsewhere.",
     )
     datadir: Path | None = _setting(  # noqa: RUF009 - a Path does not change
         "OJS_DATADIR",

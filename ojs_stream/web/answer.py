@@ -42,12 +42,15 @@ class Answer(web.StreamResponse):
     HEAD, HTTP/1.0 and connections that are to be closed.
     """
 
-    def __init__(self, body: bytes, headers: dict[str, str], *, sdk: bool, status: int) -> None:
+    def __init__(
+        self, body: bytes, headers: dict[str, str], *, sdk: bool, status: int, media_type: str = ""
+    ) -> None:
         # The base class would make what only its own way of answering needs.
         self._status = status
         self._content = body
         self._fields = headers
         self._sdk = sdk
+        self._media_type = media_type
         self._usual: web.Response | None = None
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
@@ -66,6 +69,8 @@ class Answer(web.StreamResponse):
 
     def _head(self) -> bytes:
         lines = _SDK_LINES if self._sdk else _PLAIN_LINES
+        if self._media_type:
+            lines = _lines({**_PLAIN, "Content-Type": self._media_type})
         more = "".join([f"{name}: {value}\r\n" for name, value in self._fields.items()])
         return (
             f"{_STATUS_LINES[self._status]}{lines}{more}"
@@ -74,6 +79,8 @@ class Answer(web.StreamResponse):
 
     async def _begin_usual(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         headers = {**(_SDK if self._sdk else _PLAIN), **self._fields}
+        if self._media_type:
+            headers["Content-Type"] = self._media_type
         self._usual = web.Response(body=self._content, status=self._status, headers=headers)
         if self._keep_alive is False:
             self._usual.force_close()

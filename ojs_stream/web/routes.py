@@ -18,6 +18,7 @@ from ojs_stream.web import (
     jobs,
     limits,
     maintenance,
+    metrics,
     outcomes,
     progress,
     queue_admin,
@@ -254,6 +255,7 @@ def _system_routes() -> list[Route]:
         Route("GET", "/ready", system.ready, "ready"),
         Route("GET", "/readyz", system.ready),
         Route("GET", "/livez", system.live, "live"),
+        Route("GET", "/metrics", metrics.show, "metrics"),
         Route("GET", "/ojs/openapi.yaml", document.openapi, "openapi"),
     ]
 
@@ -292,10 +294,11 @@ def setup(app: web.Application, context: Context) -> Site:
     table.append(Route("GET", f"{API}/manifest", manifest))
     endpoints = {route.name: route.path for route in table if route.name}
     for route in table:
-        app.router.add_route(route.method, route.path, guarded(site, route.handler))
-        if route.method == "GET":
-            app.router.add_route("HEAD", route.path, guarded(site, route.handler))
-    app.router.add_route("*", "/{path:.*}", guarded(site, _fallback(table)))
+        for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
+            meter = context.meter.route(method, route.path)
+            app.router.add_route(method, route.path, guarded(site, route.handler, meter))
+    # A client chooses this path and method: they are no labels.
+    app.router.add_route("*", "/{path:.*}", guarded(site, _fallback(table), context.meter.route("*", "other")))
     return site
 
 

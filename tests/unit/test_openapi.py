@@ -10,6 +10,7 @@ import yaml
 from aiohttp import web
 from openapi_spec_validator import validate
 
+from ojs_stream.telemetry.meters import WebMeter
 from ojs_stream.web.document import OPENAPI
 from ojs_stream.web.routes import setup
 from tools.httpdocs import METHODS, TARGET, page
@@ -34,7 +35,7 @@ def described(document: dict[str, Any]) -> dict[tuple[str, str], Operation]:
 def served() -> set[tuple[str, str]]:
     """Everything of the router but HEAD, which every GET is as well, and the fallback."""
     limits = SimpleNamespace(json_depth_max=1, envelope_bytes_max=1, meta_bytes_max=1, batch_jobs_max=1)
-    context = SimpleNamespace(test_mode=True, limits=limits, retention=None, homes=1)
+    context = SimpleNamespace(test_mode=True, limits=limits, retention=None, homes=1, meter=WebMeter())
     app = web.Application()
     setup(app, cast("Any", context))
     return {

@@ -82,6 +82,7 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("OJS_OTEL_ENABLED", "2"),
         ("OJS_OTEL_ENDPOINT", "collector"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://collector"),
+        ("OJS_LOG_FORMAT", "xml"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name_value_and_bound(variable: str, value: str) -> None:

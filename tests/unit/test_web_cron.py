@@ -64,6 +64,7 @@ class Edge:
             retention=KEEP,
             ready=lambda: {"ready": True},
             backend_ms=lambda: None,
+            facts=cast("Any", None),
             hint=lambda _queue: False,
             wait_for_work=lambda _queues, _seconds: None,
         )
