@@ -243,7 +243,8 @@ def _jobs(facts: WorkerFacts) -> Iterator[Metric]:
     labels = ("queue", "type")
     series: list[tuple[tuple[str, str], JobMeter]] = facts.jobs.series()
     for name, text in _JOB_COUNTERS:
-        rows = ((label, count) for label, meter in series if (count := getattr(meter, name)))
+        # Also those at 0: a rate sees nothing of a series that begins with its first event.
+        rows = ((label, getattr(meter, name)) for label, meter in series)
         yield _counter(f"ojs_job_{name}", text, labels, rows)
     yield _histogram(
         "ojs_job_duration_seconds",

@@ -72,11 +72,12 @@ class RouteMeter:
         self.statuses: dict[int, int] = {}
         self.times = Histogram(HTTP_BOUNDS_S)
 
-    def answered(self, status: int, seconds: float) -> None:
-        """One request has its answer."""
+    def answered(self, status: int, seconds: float | None) -> None:
+        """One request has its answer; ``None``: it took as long as its client liked (a stream)."""
         statuses = self.statuses
         statuses[status] = statuses.get(status, 0) + 1
-        self.times.observe(seconds)
+        if seconds is not None:
+            self.times.observe(seconds)
 
 
 class WebMeter:

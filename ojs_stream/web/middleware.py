@@ -145,9 +145,7 @@ def guarded(
     async def handle(request: web.Request) -> web.StreamResponse:
         begun = perf_counter()
         answer = await answered(request)
-        # A stream lasts as long as its client likes: that is no latency.
-        if isinstance(answer, Answer):
-            meter.answered(answer.status, perf_counter() - begun)
+        meter.answered(answer.status, perf_counter() - begun if isinstance(answer, Answer) else None)
         return answer
 
     async def answered(request: web.Request) -> web.StreamResponse:

@@ -357,10 +357,14 @@ def _server_ids_once(history: list[Step]) -> list[Step]:
                 used.add(asked.id)
                 kept.append((pause, home, asked))
         elif isinstance(asked, Enqueue):
-            fresh = tuple(new for new in asked.jobs if new.client_id or new.id not in used)
+            fresh = [new for new in asked.jobs if new.client_id or new.id not in used]
+            # A client may repeat its id within one command, the server does not.
+            fresh = [
+                new for n, new in enumerate(fresh) if new.client_id or new.id not in {o.id for o in fresh[:n]}
+            ]
             used.update(new.id for new in fresh)
             if fresh:
-                kept.append((pause, home, structs.replace(asked, jobs=fresh)))
+                kept.append((pause, home, structs.replace(asked, jobs=tuple(fresh))))
         else:
             kept.append((pause, home, asked))
     return kept
