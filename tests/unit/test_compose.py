@@ -125,16 +125,16 @@ def _uids(node: Any) -> list[str]:
 
 def test_the_image_runs_the_worker_and_not_as_root() -> None:
     last = DOCKERFILE.rsplit("\nFROM ", 1)[1]
-    user = re.findall(r"^USER (\S+)$", last, re.M)[-1]
+    user = re.findall(r"^USER (\S+)$", last, re.MULTILINE)[-1]
     assert int(user) > 0
     assert f"--uid {user}" in last
-    command = re.search(r"^CMD (\[.*\])$", last, re.M)
+    command = re.search(r"^CMD (\[.*\])$", last, re.MULTILINE)
     assert command
     check_command(json.loads(command[1]))
 
 
 def test_the_image_checks_its_health() -> None:
-    found = re.search(r"HEALTHCHECK.*?urlopen\(.*?(/\w+)\\\"", DOCKERFILE, re.S)
+    found = re.search(r"HEALTHCHECK.*?urlopen\(.*?(/\w+)\\\"", DOCKERFILE, re.DOTALL)
     assert found
     check_probe(found[1])
 
@@ -144,7 +144,9 @@ def test_the_image_sets_only_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", re.findall(r"^COPY (?!--)(.+) \S+$", DOCKERFILE, re.M), ids=lambda found: found.replace(" ", ",")
+    "path",
+    re.findall(r"^COPY (?!--)(.+) \S+$", DOCKERFILE, re.MULTILINE),
+    ids=lambda found: found.replace(" ", ","),
 )
 def test_what_the_image_is_built_from_is_sent_to_the_engine(path: str) -> None:
     sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
