@@ -8,10 +8,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 TESTS ?= tests
 
-.PHONY: help run dev test check quick sim chaos nightly soak demo conformance bench dist chart fmt clean
+.PHONY: help run dev test check quick sim chaos nightly soak fuzz-api http-docs demo conformance bench dist chart fmt clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(STAMP) ## Run the server on port 8080 (OJS_PORT) with a Kafka and a Redis of its own
 	@exec $(BIN)/ojs-stream dev
@@ -57,6 +57,13 @@ dist: $(STAMP) ## Build the sdist and the wheel into dist/
 
 chart: $(STAMP) ## Check the Helm chart and render it for its tests (needs helm)
 	@$(BIN)/python -m tools.chart
+
+fuzz-api: $(STAMP) ## Ask a running server (URL=...) for everything in openapi.yaml, 200 times each, with a fixed seed
+	@$(BIN)/schemathesis run ojs_stream/web/openapi.yaml --url $(or $(URL),http://127.0.0.1:8080) --seed 7 --exclude-path-regex '(/stream|/jobs/\{id\}/events|/queues/\{name\}/events)$$' \
+	  --max-examples 200 --checks not_a_server_error,response_schema_conformance,content_type_conformance
+
+http-docs: $(STAMP) ## Write docs/http.md from openapi.yaml
+	@$(BIN)/python -m tools.httpdocs
 
 fmt: $(STAMP) ## Format the code and mend what the linter can mend
 	@$(BIN)/ruff format .

@@ -12,14 +12,16 @@ from typing import Any
 
 import faust
 import uvloop
+from faust.auth import Credentials, OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.types import TP
 from faust.web.base import BlueprintManager
 
 from ojs_stream.agents.delivery import PacedTransport
+from ojs_stream.log.connection import OAUTHBEARER, Security
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.runtime import Runtime
 from ojs_stream.settings import Settings
-from ojs_stream.telemetry import configure_logs
+from ojs_stream.telemetry import configure_logs, faust_logging
 
 SCHEDULER_S = 0.02
 REAPER_S = 0.05
@@ -54,6 +56,7 @@ def create_app(settings: Settings) -> OjsApp:
     app = OjsApp(
         id=f"{settings.namespace}-workers",
         broker=[f"kafka://{broker}" for broker in settings.kafka_brokers.split(",")],
+        broker_credentials=_credentials(settings.kafka.security),
         value_serializer="raw",
         key_serializer="raw",
         store="memory://",
@@ -70,6 +73,7 @@ def create_app(settings: Settings) -> OjsApp:
         web_port=settings.port,
         web_application_options={"client_max_size": settings.body_bytes_max},
         autodiscover=False,
+        logging_config=faust_logging(settings.log_format),
     )
     app.runtime = Runtime(settings)
     app.web.blueprints = BlueprintManager([])
@@ -77,6 +81,22 @@ def create_app(settings: Settings) -> OjsApp:
     _attach_timers(app)
     _attach_rebalance(app)
     return app
+
+
+def _credentials(security: Security) -> Credentials | None:
+    """What Faust's consumer shows to Kafka: the same as our own clients (``log/connection.py``)."""
+    context = security.ssl_context()
+    if not security.authenticated:
+        return SSLCredentials(context) if context is not None else None
+    provider = security.token_provider()
+    if security.mechanism == OAUTHBEARER and provider is not None:
+        return OAuthCredentials(oauth_cb=provider, ssl_context=context)
+    return SASLCredentials(
+        username=security.username,
+        password=security.password,
+        mechanism=security.mechanism,
+        ssl_context=context,
+    )
 
 
 def _attach_agents(app: OjsApp) -> None:
@@ -144,11 +164,12 @@ def _tune() -> None:
 
 
 def _load() -> OjsApp:
-    configure_logs()
+    settings = Settings.from_env()
+    configure_logs(wanted=settings.log_format)
     _tune()
     if sys.platform != "win32":
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    return create_app(Settings.from_env())
+    return create_app(settings)
 
 
 app = _load()

@@ -14,7 +14,7 @@ import structlog
 from aiohttp import web
 from redis.exceptions import RedisError
 
-from ojs_stream import stamp
+from ojs_stream import __version__, stamp
 from ojs_stream.agents.bulk import BulkAgent, Lookups, Ways
 from ojs_stream.agents.delivery import Pace
 from ojs_stream.agents.engine import Engine
@@ -22,13 +22,14 @@ from ojs_stream.agents.hangs import LOOK_S as HANG_LOOK_S
 from ojs_stream.agents.hangs import Hang, Hangs
 from ojs_stream.agents.mirrors import Mirrors
 from ojs_stream.agents.owner import Owner, Wiring
+from ojs_stream.agents.positions import positions_of
 from ojs_stream.agents.retry import RetryAgent
 from ojs_stream.agents.snapshotter import Rule, Snapshotter, last_of, make_by, snapshot_argv
 from ojs_stream.agents.work import Work
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import HomeState
 from ojs_stream.core.validation import Rules
-from ojs_stream.core.world import World
+from ojs_stream.core.world import NumberedEvent, World
 from ojs_stream.errors import UnavailableError
 from ojs_stream.forever import forever
 from ojs_stream.log.beginning import begin_log
@@ -36,18 +37,25 @@ from ojs_stream.log.gateway import STALLED_S, Gateway, PackBounds
 from ojs_stream.log.intake import BulkIntake
 from ojs_stream.log.producer import LogProducer
 from ojs_stream.log.reader import LogEnds, LogReader, LogRecord
+from ojs_stream.log.tail import TopicTail
 from ojs_stream.log.topics import Topics, declare, declare_mirrors
 from ojs_stream.settings import Settings
 from ojs_stream.store import keys
+from ojs_stream.store.census import Census
 from ojs_stream.store.connections import IO_TIMEOUT_S, open_reads, open_redis
 from ojs_stream.store.queries import Queries
 from ojs_stream.store.reads import Positions, Reads
 from ojs_stream.store.redis import RedisStore
 from ojs_stream.store.watch import RedisWatch
+from ojs_stream.telemetry.facts import ProducerFacts, WorkerFacts
+from ojs_stream.telemetry.jobs import JobMeters
+from ojs_stream.telemetry.loop import LoopMeter
+from ojs_stream.telemetry.meters import WebMeter
 from ojs_stream.timers.cron import CronTicker
 from ojs_stream.timers.ticker import Ticker
 from ojs_stream.web import parser_errors
 from ojs_stream.web.context import Context, Limits
+from ojs_stream.web.hub import Hub
 from ojs_stream.web.routes import setup
 
 log = structlog.get_logger(__name__)
@@ -86,6 +94,7 @@ class Runtime:
         self.assigned_once = False
         self._opened = False
         self.pace = Pace()
+        self.loop_meter, self.job_meters, self.web_meter = LoopMeter(), JobMeters(), WebMeter()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # -- start --------------------------------------------------------------------------------------------
@@ -95,7 +104,7 @@ class Runtime:
         settings = self.settings
         for warning in settings.warnings():
             log.warning(warning)
-        bootstrap = settings.kafka_brokers
+        bootstrap = settings.kafka
         self.redis = open_redis(settings.redis_url)
         self.redis_watch = RedisWatch(self.redis)
         await self.redis_watch.begin()
@@ -149,12 +158,12 @@ class Runtime:
             homes=self.homes,
             topics=self.topics,
             sender=self.outbox_producer,
-            open_reader=lambda: LogReader.open(settings.kafka_brokers),
+            open_reader=lambda: LogReader.open(settings.kafka),
             gateway=self.gateway,
             positions=self.positions,
             wake=self._wake,
             on_commit=self._on_commit,
-            on_event=self.mirrors.on_event if settings.kafka_queue_topics else None,
+            on_event=self._on_event,
             publish=self._publish,
         )
         self.engine = Engine(wiring, self.ends)
@@ -166,11 +175,14 @@ class Runtime:
             limit_s=settings.hang_s,
         )
         self.retry_agent = RetryAgent(self.gateway.submit_pack)
-        self.queries = Queries(
-            Reads(self.read_redis, namespace=settings.namespace, homes=self.homes, positions=self.positions)
+        reads = Reads(self.read_redis, namespace=settings.namespace, homes=self.homes, positions=self.positions)
+        self.queries, self.census = Queries(reads), Census(reads)
+        self.hub = Hub(
+            lambda: TopicTail(settings.kafka, self.topics.events, self.homes),
+            streams_max=settings.streams_max,
         )
         self.bulk_intake = BulkIntake(
-            settings.kafka_brokers,
+            settings.kafka,
             self.topics,
             session_timeout_s=settings.session_timeout_s,
             heartbeat_s=settings.heartbeat_s,
@@ -186,7 +198,7 @@ class Runtime:
         self.snapshotter = Snapshotter(
             self.engine.owners.values,
             Rule(settings.snapshot_every_ms, settings.snapshot_commands),
-            lambda home: last_of(settings.kafka_brokers, self.topics, home),
+            lambda home: last_of(settings.kafka, self.topics, home),
             lambda home: make_by(snapshot_argv(home, trim=settings.log_trim)),
         )
         self.scheduler = self._ticker("run")
@@ -222,6 +234,7 @@ class Runtime:
         setup(app, self.context())
         self.gateway.start()
         self.engine.start()
+        self._spawn_forever(self.loop_meter.run_once, "loop-lag")
         self._spawn_forever(self._listen, "replies")
         self._spawn_forever(self._watch_redis, "redis-watch")
         self._spawn_forever(self._look_for_hangs, "hangs")
@@ -246,6 +259,7 @@ class Runtime:
         return Context(
             gateway=self.gateway,
             queries=self.queries,
+            hub=self.hub,
             homes=self.homes,
             namespace=settings.namespace,
             retention=settings.retention,
@@ -260,6 +274,8 @@ class Runtime:
             started_ms=stamp.now_ms(),
             ready=self.ready,
             backend_ms=self._backend_ms,
+            meter=self.web_meter,
+            facts=self.facts,
             hint=self.work.hint,
             wait_for_work=self.work.wait,
         )
@@ -271,6 +287,7 @@ class Runtime:
         if not self._opened:
             return
         log.info("draining")
+        await self.hub.close()
         await self.gateway.drain(DRAIN_S)
         until = asyncio.get_running_loop().time() + DRAIN_S
         while self._unsent() and asyncio.get_running_loop().time() < until:
@@ -331,11 +348,16 @@ class Runtime:
     def _on_commit(self, owner: Owner, world: World) -> None:
         self.work.committed(owner, world)
 
+    def _on_event(self, event: NumberedEvent) -> None:
+        self.job_meters.on_event(event)
+        if self.settings.kafka_queue_topics:
+            self.mirrors.on_event(event)
+
     async def _submit_system(self, home: int, command: Any) -> Outcome:
         return await self.gateway.submit(home, command, gated=False)
 
     async def _declare_mirrors(self, names: Any) -> None:
-        await declare_mirrors(self.settings.kafka_brokers, names, wait_s=MIRROR_WAIT_S)
+        await declare_mirrors(self.settings.kafka, names, wait_s=MIRROR_WAIT_S)
 
     def _publish(self, instance: str, home: int, applied: int, replies: list[tuple[str, Outcome]]) -> None:
         message = _encoder.encode(Replies(home, applied, replies))
@@ -459,7 +481,48 @@ class Runtime:
             reason = "Some partitions are not live yet."
         return {"ready": reason is None, "partitions": partitions, "reason": reason}
 
+    async def facts(self) -> WorkerFacts:
+        """What the metrics page shows, also while Kafka or Redis is down."""
+        up, partitions, store = await asyncio.gather(
+            self._is_up(),
+            positions_of(self.engine, self.ends),
+            self.census.take(self.engine.owners, stamp.now_ms()),
+        )
+        return WorkerFacts(
+            version=__version__,
+            ready=self.ready()["ready"],
+            backend_up=up,
+            partitions=partitions,
+            homes=self.engine.meters,
+            stages=self.engine.stages,
+            rounds=self.engine.rounds,
+            jobs=self.job_meters,
+            web=self.web_meter,
+            loop_lag=self.loop_meter.lag,
+            producers=(_producer("produce", self.producer), _producer("outbox", self.outbox_producer)),
+            mirrors_dropped=self.mirrors.dropped + self.mirror_producer.dropped,
+            waiting=self.gateway.waiting,
+            connections=parser_errors.EnvelopeRequestHandler.open_now,
+            store=store,
+        )
+
+    async def _is_up(self) -> bool:
+        try:
+            await self._backend_ms()
+        except UnavailableError:
+            return False
+        return True
+
     async def _backend_ms(self) -> float:
         if self.producer.stalled_s() > STALLED_S:
             raise UnavailableError("Kafka does not answer.")
         return await self.redis_watch.latency_ms()
+
+
+def _producer(name: str, producer: LogProducer) -> ProducerFacts:
+    return ProducerFacts(
+        name=name,
+        replaced=producer.replaced,
+        stalled_s=producer.stalled_s(),
+        acknowledged=producer.acknowledged,
+    )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 CHART = ROOT / "deploy" / "helm" / "ojs-stream"
-CASES = ROOT / "tests" / "chart"
+CASES = ROOT / "tests" / "data" / "chart"
 VALUES = ".values.yaml"
 RELEASE = "live"
 NAMESPACE = "jobs"
@@ -51,7 +51,7 @@ def _render(helm: str, values: Path) -> int:
     lint = subprocess.run([helm, "lint", "--strict", "--quiet", CHART, "--values", values], check=False)
     if lint.returncode:
         return lint.returncode
-    argv = [helm, "template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", str(values)]
+    argv: list[str | Path] = [helm, "template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", values]
     answer = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
     if not answer.returncode:
         rendered_path(values).write_text(f"{DIGEST}{digest_of(values)}\n{answer.stdout}")

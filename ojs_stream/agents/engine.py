@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Protocol
 
 import structlog
@@ -16,6 +16,7 @@ from ojs_stream.forever import forever
 from ojs_stream.log.reader import LogRecord
 from ojs_stream.store.commit import Commit
 from ojs_stream.store.rounds import HomeRound, fold_rounds
+from ojs_stream.telemetry.meters import HomeMeter, StageMeter
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +48,9 @@ class Engine:
         self._progress: dict[int, tuple[int, float]] = {}
         self._committing: asyncio.Task[None] | None = None
         self.rounds = 0
+        self.stages = StageMeter()
+        self.meters: dict[int, HomeMeter] = {}
+        """By home; they stay when a home goes and comes back."""
 
     def start(self) -> None:
         """Begin to fold and to watch."""
@@ -76,6 +80,7 @@ class Engine:
         """These homes are ours now. Waits for nothing."""
         for home in sorted(homes - self.owners.keys()):
             owner = self.owners[home] = Owner(home, self._wiring)
+            owner.meter = self.meters.setdefault(home, owner.meter)
             owner.start()
 
     def revoke(self, homes: set[int]) -> None:
@@ -156,7 +161,8 @@ class Engine:
     async def _round(self, taken: Taken) -> None:
         self.rounds += 1
         try:
-            await fold_rounds(self._wiring.store, [each for _, each in taken], before_load=self._settled)
+            rounds = [each for _, each in taken]
+            await fold_rounds(self._wiring.store, rounds, before_load=self._settled, meter=self.stages)
         except (RedisError, OSError, TimeoutError, UnavailableError) as error:
             for owner, _ in taken:
                 owner.alarm(f"{type(error).__name__}: {error}")
@@ -200,7 +206,9 @@ class Engine:
 
     async def _write(self, prepared: Prepared) -> None:
         try:
+            begun = perf_counter()
             errors = await self._wiring.store.commit([commit for _, _, commit, _ in prepared])
+            self.stages.commit.observe(perf_counter() - begun)
             for (owner, done, _, trimmed), error in zip(prepared, errors, strict=True):
                 self._act(owner, done, trimmed, error)
         except Exception:  # nobody knows which homes it has left half done
@@ -240,6 +248,11 @@ class Engine:
                 owner.alarm(f"Redis has applied {have}, this worker {before[home]}: records were lost")
             elif self._stuck(home, owner.next, ends.get(home, 0)):
                 owner.alarm(f"offset {owner.next} is in the log and was not delivered for {STUCK_S:g} s")
+
+    def idle_s(self, home: int) -> float:
+        """How long a home has stood still though its log has more, as far as the watchdog has seen."""
+        _, since = self._progress.get(home, (-1, 0.0))
+        return monotonic() - since if since else 0.0
 
     def _stuck(self, home: int, following: int, end: int) -> bool:
         known, since = self._progress.get(home, (-1, 0.0))

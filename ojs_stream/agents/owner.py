@@ -37,6 +37,7 @@ from ojs_stream.store.base import Store
 from ojs_stream.store.commit import OUTCOME_S, commit_of, message_field
 from ojs_stream.store.reads import Positions
 from ojs_stream.store.rounds import HomeRound, LogEntry, fold_rounds
+from ojs_stream.telemetry.meters import HomeMeter
 
 log = structlog.get_logger(__name__)
 
@@ -191,7 +192,7 @@ class Owner:
     """How many of them this owner has folded."""
 
     def __init__(self, home: int, wiring: Wiring) -> None:
-        self.home = home
+        self.home, self.meter = home, HomeMeter()
         self.phase: Phase = "starting"
         self.progress, self.vitals = Progress(), Vitals()
         self.state = HomeState(home=home)
@@ -273,6 +274,21 @@ class Owner:
         """Events, effects and messages that their topics do not have yet."""
         box = self._outbox
         return 0 if box is None else len(box.events) + len(box.effects) + len(box.messages)
+
+    @property
+    def backlog(self) -> dict[str, int]:
+        """The same by lane, and the messages that wait until it is known what their destinations have folded."""
+        box = self._outbox
+        if box is None:
+            return {}
+        lanes = {"events": len(box.events), "effects": len(box.effects), "messages": len(box.messages)}
+        return {**lanes, "held": len(self._held)}
+
+    @property
+    def next_since_ms(self) -> int | None:
+        """When the record that is to be folded next was written, if it is here."""
+        record = self._buffer.get(self._expected)
+        return None if record is None else record.timestamp_ms
 
     def go_live(self) -> None:
         """From here on live records are folded, the first one is ``next``."""
@@ -404,6 +420,7 @@ class Owner:
         assert self._outbox is not None
         world = done.world
         self._ahead = None
+        self.meter.committed(len(done.entries), sum(len(entry.commands) for entry in done.entries))
         self.applied = done.last_offset
         self.commands += sum(len(entry.commands) for entry in done.entries)
         self.state = world.state()
@@ -432,6 +449,7 @@ class Owner:
         """The commit was fenced, or nobody knows: recover; the outcomes may still turn out right."""
         if self._outbox is not None:
             self._outbox.give_back_trimmed(trimmed)
+        self.meter.fences += isinstance(error, FencedError)
         self._remember_limbo(done)
         self.alarm(f"{type(error).__name__}: {error}")
 
@@ -470,6 +488,7 @@ class Owner:
                 await asyncio.sleep(REFUSED_RETRY_S)
             except (FencedError, UnavailableError, RedisError, OSError, TimeoutError) as error:
                 self.progress.reason = f"{type(error).__name__}: {error}"
+                self.meter.fences += isinstance(error, FencedError)
                 log.warning("home cannot recover yet", home=self.home, reason=self.progress.reason)
                 self.vitals.excuses += not isinstance(error, StalledError)
                 await asyncio.sleep(RECOVER_WAIT_S[min(failures, len(RECOVER_WAIT_S) - 1)])
@@ -494,6 +513,7 @@ class Owner:
         if not self.closed:
             self.phase = "catching_up"
         self.recoveries += 1
+        self.meter.recoveries += 1
         self._drop_buffer()
         self._held, self._holding, self._held_floor = [], True, 0
         self._known, self._ahead = Known(), None
@@ -652,6 +672,7 @@ class Owner:
         lost = max(0, self.state.events - sent) - len(ring)
         if lost:
             self.lost_events += lost
+            self.meter.lost_events += lost
             log.error("events were lost: the ring has run over them", home=self.home, lost=lost, after=sent)
         return [stored_event(number, data) for number, data in ring]
 

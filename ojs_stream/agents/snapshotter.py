@@ -18,6 +18,7 @@ from ojs_stream import stamp
 from ojs_stream.agents.owner import Owner
 from ojs_stream.errors import LogRefusedError, UnavailableError
 from ojs_stream.log import snapshots
+from ojs_stream.log.connection import Bootstrap
 from ojs_stream.log.reader import LogReader
 from ojs_stream.log.topics import Topics
 
@@ -118,7 +119,7 @@ class Snapshotter:
             self._not_before[owner.home] = monotonic() + FAILED_WAIT_S
 
 
-async def last_of(bootstrap: str, topics: Topics, home: int) -> Last:
+async def last_of(bootstrap: Bootstrap, topics: Topics, home: int) -> Last:
     """The newest snapshot of a home; without one, the first record of its log."""
     async with LogReader.open(bootstrap) as reader:
         for found in await snapshots.newest(reader, topics.snapshots, home, limit=1):

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import ojs_stream
-from ojs_stream.cli import recovery, snapshot
+from ojs_stream.cli import administer, config, recovery, snapshot
 
 cli = typer.Typer(
     name="ojs-stream",
@@ -51,7 +51,9 @@ def worker(
     """Become one Faust worker; it needs KAFKA_BROKERS and REDIS_URL."""
     from ojs_stream.dev.worker import worker_argv, worker_env  # noqa: PLC0415 - keeps --help fast
 
-    os.environ.update(worker_env(host=host, port=port, datadir=datadir))
+    ours = worker_env(host=host, port=port, datadir=datadir)
+    config.checked({**os.environ, **ours})
+    os.environ.update(ours)
     argv = worker_argv(host=host, port=port, loglevel=loglevel)
     os.execv(sys.executable, argv)  # noqa: S606 - our own interpreter with our own arguments
 
@@ -64,6 +66,8 @@ def version() -> None:
 
 recovery.attach(cli)
 snapshot.attach(cli)
+config.attach(cli)
+administer.attach(cli)
 
 
 def main() -> None:

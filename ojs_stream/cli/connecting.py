@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ojs_stream.cli.place import Place
 from ojs_stream.errors import OjsError
+from ojs_stream.settings import without_password
 from ojs_stream.telemetry import configure_logs
 
 FAILED = 2
@@ -38,7 +39,9 @@ async def _checked(place: Place, console: Console, work: Callable[[Place, Consol
 
 def _sentence(place: Place, error: Exception) -> str:
     if isinstance(error, RedisError | TimeoutError):
-        return f"Redis at {place.redis_url} does not answer: {str(error) or type(error).__name__}."
+        return (
+            f"Redis at {without_password(place.redis_url)} does not answer: {str(error) or type(error).__name__}."
+        )
     return str(error)
 
 

@@ -6,7 +6,7 @@ command, or one that needs more loaded, leaves no trace.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -43,6 +43,7 @@ _encoder = msgspec.json.Encoder()
 MINUTE_SLOTS = 60
 DAY_SLOTS = 31
 MINUTES_A_DAY = 1_440
+_TOTALS = frozenset(Totals.__struct_fields__)
 PREFETCH = 8
 PREFETCH_MAX = 512
 """So many times what is needed of an index is read, up to this: the next rounds find it in memory."""
@@ -135,6 +136,8 @@ class World:
         self.watched = state.watched
         self.last = self.now = self.origin = state.last
         """``origin``: when the chain of messages began that the present command belongs to."""
+        self.minute = str(self.now // 60_000)
+        """Of ``now``, since the epoch: a group of counters."""
         self.grace = state.grace
         self.maintenance = None if state.maintenance is UNSET else state.maintenance
         self.version = 1 if state.v is UNSET else state.v
@@ -422,12 +425,16 @@ class World:
         key = (queue, group, field)
         before = self._tallies.get(key)
         if before is None:
-            # The end of the round writes it, and must find its record.
-            stored = self.get(_record_of(queue, group))
-            if group.isdigit():
-                self._want_days(queue, int(group), stored)
+            self._want_records(queue, group)
             before = 0
         self._assign(self._tallies, key, before + step)
+
+    def _want_records(self, queue: str, group: str) -> None:
+        """The end of the round writes the counter, and must find its record."""
+        stored = self.get(_record_of(queue, group))
+        if group.isdigit():
+            self.get(("queue", queue))
+            self._want_days(queue, int(group), stored)
 
     def _want_days(self, queue: str, minute: int, stored: Record | None) -> None:
         """A minute begins: what its slot has may go into a day, and it itself in a round of more than an hour."""
@@ -438,10 +445,9 @@ class World:
         self.get(_day_of(queue, minute))
 
     def tally_minute(self, queue: str, **steps: int) -> None:
-        """Add to the statistics of the current minute."""
-        minute = str(self.now // 60_000)
+        """Add to the statistics of the current minute, and to the queue's totals of the same names."""
         for field, step in steps.items():
-            self.tally(queue, minute, field, step)
+            self.tally(queue, self.minute, field, step)
 
     def next_sequence(self) -> int:
         """The place of a job that becomes available now."""
@@ -450,7 +456,8 @@ class World:
 
     def forget_queue(self, name: str) -> None:
         """The queue's record goes; what the round has counted for it goes with it."""
-        self._forget_tallies(name, lambda _group: True)
+        for key in [key for key in self._tallies if key[0] == name]:
+            self._forget_tally(key)
         self.put(("queue", name), None)
 
     def forget_minutes(self, name: str) -> None:
@@ -458,14 +465,18 @@ class World:
         slots: list[Key] = [("minute", name, str(slot)) for slot in range(MINUTE_SLOTS)]
         slots += [("day", name, str(slot)) for slot in range(DAY_SLOTS)]
         self.require(slots)
-        self._forget_tallies(name, lambda group: group not in ("counts", "totals"))
+        for counter in [key for key in self._tallies if key[0] == name and key[1].isdigit()]:
+            step = self._forget_tally(counter)
+            if counter[2] in _TOTALS:
+                self.tally(name, "totals", counter[2], step)
         for key in slots:
             if self.get(key) is not None:
                 self.put(key, None)
 
-    def _forget_tallies(self, name: str, is_meant: Callable[[str], bool]) -> None:
-        for key in [key for key in self._tallies if key[0] == name and is_meant(key[1])]:
-            self._journal.append((self._tallies, key, self._tallies.pop(key)))
+    def _forget_tally(self, key: tuple[str, str, str]) -> int:
+        step = self._tallies.pop(key)
+        self._journal.append((self._tallies, key, step))
+        return step
 
     # -- effects ------------------------------------------------------------------------------------------
 
@@ -573,7 +584,9 @@ class World:
         """Write the counters of the round into the queues' records."""
         groups: dict[tuple[str, str], dict[str, int]] = {}
         for (queue, group, field), step in self._tallies.items():
-            groups.setdefault((queue, group), {})[field] = step
+            _add(groups.setdefault((queue, group), {}), field, step)
+            if group.isdigit() and field in _TOTALS:
+                _add(groups.setdefault((queue, "totals"), {}), field, step)
         self._tallies.clear()
         for (queue, group), steps in groups.items():
             if group in ("counts", "totals"):
@@ -666,6 +679,10 @@ def added(one: Minute, other: Minute) -> Minute:
         wait_ms=one.wait_ms + other.wait_ms,
         enqueued=one.enqueued + other.enqueued,
     )
+
+
+def _add(counters: dict[str, int], field: str, step: int) -> None:
+    counters[field] = counters.get(field, 0) + step
 
 
 def _record_of(queue: str, group: str) -> Key:

@@ -84,12 +84,24 @@ def new_cluster_id() -> str:
 
 
 class EmbeddedKafka:
-    """Apache Kafka on a loopback port; ``settings`` are broker properties that override ours."""
+    """Apache Kafka on a loopback port; ``settings`` are broker properties that override ours.
 
-    def __init__(self, data: Path, *, port: int | None = None, settings: Mapping[str, str] | None = None) -> None:
+    ``scram`` are users of a new data folder, as the storage tool has them:
+    ``SCRAM-SHA-256=[name=...,password=...]``.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        port: int | None = None,
+        settings: Mapping[str, str] | None = None,
+        scram: Sequence[str] = (),
+    ) -> None:
         self.data = data.resolve()
         self.port = port or free_port()
         self._settings = dict(settings or {})
+        self._scram = [word for user in scram for word in ("--add-scram", user)]
         self._child: ChildProcess | None = None
 
     @property
@@ -155,7 +167,7 @@ class EmbeddedKafka:
         (self.data / "log4j2.properties").write_text(_LOGGING)
 
     async def _format(self, command: Sequence[str]) -> None:
-        words = ["format", "--cluster-id", new_cluster_id(), "--config", str(self._properties)]
+        words = ["format", "--cluster-id", new_cluster_id(), "--config", str(self._properties), *self._scram]
         tool = self._java("Kafka's storage tool", [*command, "kafka.tools.StorageTool", *words])
         tool.start()
         if await tool.finish(START_TIMEOUT_S) != 0:

@@ -9,11 +9,12 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from ojs_stream.errors import UnavailableError
+from ojs_stream.log.connection import Bootstrap
 
 CLOSE_TIMEOUT_S = 5.0
 
 
-async def start_consumer(consumer: AIOKafkaConsumer, bootstrap: str) -> None:
+async def start_consumer(consumer: AIOKafkaConsumer, bootstrap: Bootstrap) -> None:
     """Connect. ``UnavailableError`` when Kafka does not answer."""
     try:
         await consumer.start()

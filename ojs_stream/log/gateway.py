@@ -398,6 +398,11 @@ class Gateway:
         """Whether packs of views are on their way to any home."""
         return any(packer.flying for packer in self._packers)
 
+    @property
+    def waiting(self) -> int:
+        """How many commands of this worker have no outcome yet."""
+        return len(self._submits)
+
     def is_flying(self, home: int) -> bool:
         """Whether a pack of this worker is on its way to ``home``."""
         return self._packers[home].flying

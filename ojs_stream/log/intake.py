@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from msgspec import Struct
 
 from ojs_stream.errors import UnavailableError
+from ojs_stream.log.connection import Bootstrap, client_arguments
 from ojs_stream.log.consumers import close_consumer, start_consumer
 from ojs_stream.log.producer import quiet_aiokafka
 from ojs_stream.log.topics import Topics
@@ -41,7 +42,9 @@ class BulkRecord(Struct, frozen=True):
 class BulkIntake:
     """Records of the partitions that the group gives this worker; whoever has no commit is read again."""
 
-    def __init__(self, bootstrap: str, topics: Topics, *, session_timeout_s: int, heartbeat_s: float) -> None:
+    def __init__(
+        self, bootstrap: Bootstrap, topics: Topics, *, session_timeout_s: int, heartbeat_s: float
+    ) -> None:
         self._bootstrap = bootstrap
         self._topic = topics.commands_bulk
         self._group = f"{topics.namespace}-bulk"
@@ -90,7 +93,7 @@ class BulkIntake:
         quiet_aiokafka()
         consumer = AIOKafkaConsumer(
             self._topic,
-            bootstrap_servers=self._bootstrap,
+            **client_arguments(self._bootstrap),
             group_id=self._group,
             auto_offset_reset="earliest",
             enable_auto_commit=False,

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
@@ -31,7 +31,9 @@ from aiokafka.errors import (
 from msgspec import Struct
 
 from ojs_stream.errors import RefusedError, UnavailableError
+from ojs_stream.log.connection import Bootstrap, client_arguments
 from ojs_stream.log.topics import MESSAGE_BYTES_MAX
+from ojs_stream.telemetry.meters import STAGE_BOUNDS_S, Histogram
 
 RECORD_BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024
 """Key, value and headers of one record; the rest is room for the batch around it."""
@@ -49,6 +51,7 @@ NO_OFFSET = -1
 """The record is in the log, but the broker has forgotten where (``DuplicateSequenceNumber``)."""
 
 Headers = Sequence[tuple[str, bytes]]
+T = TypeVar("T")
 
 # Raised before anything is queued; every other error at that point is the one that ended aiokafka's sender.
 _HARMLESS = (
@@ -147,7 +150,7 @@ class _Line:
 class LogProducer:
     """Appends to topics. One per worker for what matters; a second one keeps the mirrors' errors apart."""
 
-    def __init__(self, bootstrap: str, *, client_id: str) -> None:
+    def __init__(self, bootstrap: Bootstrap, *, client_id: str) -> None:
         self._bootstrap = bootstrap
         self._client_id = client_id
         self._line: _Line | None = None
@@ -162,6 +165,8 @@ class LogProducer:
         """Posts that were never acknowledged: no room, too large, or an error."""
         self.replaced = 0
         """How often the producer was replaced after a produce error."""
+        self.acknowledged = Histogram(STAGE_BOUNDS_S)
+        """Seconds from handing over to the acknowledgement."""
 
     async def start(self) -> None:
         """Connect. ``UnavailableError`` when Kafka does not answer (``topics.declare`` waits for it)."""
@@ -221,7 +226,7 @@ class LogProducer:
                 await self._known(line, place)
                 sent = await line.producer.send(topic, value, key, partition, headers=headers)
                 handed = True
-                return await line.watch(sent, place)
+                return await self._acknowledged(line.watch(sent, place))
         except (KafkaError, TimeoutError) as error:
             raise self._failed(line, error, handed=handed) from error
 
@@ -241,11 +246,17 @@ class LogProducer:
             async with asyncio.timeout(timeout_s):
                 await self._known(line, place)
                 await self._append_all(line, place, records, waiting)
-                return (await asyncio.gather(*waiting))[-1].offset if waiting else NO_OFFSET
+                return (await self._acknowledged(asyncio.gather(*waiting)))[-1].offset if waiting else NO_OFFSET
         except (KafkaError, TimeoutError) as error:
             raise self._failed(line, error, handed=bool(waiting)) from error
         finally:
             _abandon(waiting)
+
+    async def _acknowledged(self, answer: asyncio.Future[T]) -> T:
+        begun = time.monotonic()
+        found = await answer
+        self.acknowledged.observe(time.monotonic() - begun)
+        return found
 
     def post(
         self, topic: str, value: bytes, *, key: bytes | None = None, headers: Headers = (), partition: int = 0
@@ -355,7 +366,7 @@ class LogProducer:
 
     async def _new_line(self) -> _Line:
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
+            **client_arguments(self._bootstrap),
             client_id=self._client_id,
             acks="all",
             enable_idempotence=True,

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from msgspec import Struct
 
 from ojs_stream.errors import LogRefusedError, StalledError, UnavailableError
+from ojs_stream.log.connection import Bootstrap, client_arguments
 from ojs_stream.log.consumers import close_consumer, start_consumer
 from ojs_stream.log.producer import quiet_aiokafka
 
@@ -52,12 +53,12 @@ class LogReader:
     does not answer, and ``LogRefusedError`` when it does not have what was asked for.
     """
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: Bootstrap) -> None:
         self._bootstrap = bootstrap
         self._consumer: AIOKafkaConsumer | None = None
 
     @classmethod
-    def open(cls, bootstrap: str) -> Self:
+    def open(cls, bootstrap: Bootstrap) -> Self:
         """A reader to be entered."""
         return cls(bootstrap)
 
@@ -148,7 +149,7 @@ class LogReader:
 class LogEnds:
     """End offsets of one topic over one connection that is kept open; any number of tasks may ask at once."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(self, bootstrap: Bootstrap, topic: str) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
         self._consumer: AIOKafkaConsumer | None = None
@@ -209,10 +210,10 @@ def _where(place: TopicPartition) -> str:
     return f"Kafka does not answer for partition {place.partition} of {place.topic}"
 
 
-async def _started(bootstrap: str) -> AIOKafkaConsumer:
+async def _started(bootstrap: Bootstrap) -> AIOKafkaConsumer:
     quiet_aiokafka()
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
+        **client_arguments(bootstrap),
         group_id=None,
         auto_offset_reset="none",
         enable_auto_commit=False,

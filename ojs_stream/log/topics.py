@@ -20,6 +20,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from ojs_stream.core.homes import HOMES_MAX
 from ojs_stream.errors import LogRefusedError, UnavailableError
+from ojs_stream.log.connection import Bootstrap, client_arguments
 
 PARTITIONS_DEFAULT = 8
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
@@ -128,7 +129,7 @@ class _Seen:
         return partitions is not None and len(partitions) > 0 and all(partitions.values())
 
 
-async def declare(bootstrap: str, topics: Topics, *, partitions: int | None, wait_s: float) -> int:
+async def declare(bootstrap: Bootstrap, topics: Topics, *, partitions: int | None, wait_s: float) -> int:
     """Create what is missing, check what is there, wait for the leaders; answer N, the number of homes.
 
     ``partitions`` is the N that is wanted; ``None`` takes the N of the log, or 8 for a new one. Any
@@ -140,7 +141,7 @@ async def declare(bootstrap: str, topics: Topics, *, partitions: int | None, wai
     return await _patiently(bootstrap, wait_s, lambda admin: _declare(admin, topics, partitions))
 
 
-async def homes_of(bootstrap: str, topics: Topics, *, wait_s: float) -> int:
+async def homes_of(bootstrap: Bootstrap, topics: Topics, *, wait_s: float) -> int:
     """N of a log that exists, for a tool: nothing is created. ``LogRefusedError`` when there is none."""
 
     async def work(admin: AIOKafkaAdminClient) -> int:
@@ -154,7 +155,7 @@ async def homes_of(bootstrap: str, topics: Topics, *, wait_s: float) -> int:
     return await _patiently(bootstrap, wait_s, work)
 
 
-async def declare_mirrors(bootstrap: str, names: Sequence[str], *, wait_s: float) -> None:
+async def declare_mirrors(bootstrap: Bootstrap, names: Sequence[str], *, wait_s: float) -> None:
     """Create missing mirror topics with one partition each; ``UnavailableError`` as in ``declare``."""
 
     async def work(admin: AIOKafkaAdminClient) -> None:
@@ -166,7 +167,7 @@ async def declare_mirrors(bootstrap: str, names: Sequence[str], *, wait_s: float
     await _patiently(bootstrap, wait_s, work)
 
 
-async def delete_before(bootstrap: str, topic: str, partition: int, offset: int, *, wait_s: float) -> None:
+async def delete_before(bootstrap: Bootstrap, topic: str, partition: int, offset: int, *, wait_s: float) -> None:
     """Delete the records of a partition below ``offset``; ``UnavailableError`` as in ``declare``."""
     place = TopicPartition(topic, partition)
 
@@ -177,7 +178,7 @@ async def delete_before(bootstrap: str, topic: str, partition: int, offset: int,
 
 
 async def _patiently(
-    bootstrap: str, wait_s: float, work: Callable[[AIOKafkaAdminClient], Awaitable[Result]]
+    bootstrap: Bootstrap, wait_s: float, work: Callable[[AIOKafkaAdminClient], Awaitable[Result]]
 ) -> Result:
     """Run ``work(admin)`` until it succeeds, backing off: a broker may be starting just now, as we are."""
     deadline, pause_s = time.monotonic() + wait_s, RETRY_FIRST_S
@@ -192,7 +193,7 @@ async def _patiently(
         pause_s = min(pause_s * 2, RETRY_MAX_S)
 
 
-def _give_up(bootstrap: str, wait_s: float, error: Exception) -> NoReturn:
+def _give_up(bootstrap: Bootstrap, wait_s: float, error: Exception) -> NoReturn:
     reason = str(error) or type(error).__name__
     raise UnavailableError(
         f"Kafka at {bootstrap} was not ready within {wait_s:g} s ({reason}): start it or set KAFKA_BROKERS.",
@@ -201,8 +202,8 @@ def _give_up(bootstrap: str, wait_s: float, error: Exception) -> NoReturn:
 
 
 @asynccontextmanager
-async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=REQUEST_TIMEOUT_MS)
+async def _admin(bootstrap: Bootstrap) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(**client_arguments(bootstrap), request_timeout_ms=REQUEST_TIMEOUT_MS)
     try:
         await admin.start()
         yield admin

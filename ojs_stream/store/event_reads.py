@@ -69,11 +69,16 @@ def _in(wanted: frozenset[str], value: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventPage:
-    """Events as raw JSON, the cursor after the last one looked at, and whether there are more."""
+    """Events as raw JSON, the cursor after the last one looked at, and whether there are more.
+
+    ``passed``: per home the number of the last one looked at. ``gap``: ``after`` was an event that is not kept.
+    """
 
     events: list[Raw]
     cursor: str
     has_more: bool
+    passed: tuple[int, ...]
+    gap: bool
 
 
 @dataclass(slots=True)
@@ -97,13 +102,16 @@ class EventReads:
         by_id = wanted.after if wanted.after.startswith("evt_") else ""
         rings = await self._rings("" if by_id else wanted.after)
         found = await self._merge(rings, wanted, by_id)
-        if by_id and found is None:
+        gap = found is None
+        if gap:
             # The ring has moved on since that event: everything kept is newer.
             rings = await self._rings("")
             found = await self._merge(rings, wanted, "")
         has_more = any(ring.passed < ring.newest for ring in rings)
-        cursor = pack_cursor(*(ring.passed for ring in rings))
-        return EventPage(events=found or [], cursor=cursor, has_more=has_more)
+        passed = tuple(ring.passed for ring in rings)
+        return EventPage(
+            events=found or [], cursor=pack_cursor(*passed), has_more=has_more, passed=passed, gap=gap
+        )
 
     async def of_subject(self, homes: Collection[int], subject: str) -> list[Raw]:
         """All that these homes keep about one subject, oldest first."""

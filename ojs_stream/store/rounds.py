@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
 
 from msgspec import Struct
 
@@ -12,6 +13,7 @@ from ojs_stream.core.known import Known
 from ojs_stream.core.records import HomeState
 from ojs_stream.core.world import NeedMore, Needs, World
 from ojs_stream.store.base import Store
+from ojs_stream.telemetry.meters import StageMeter
 
 
 class LogEntry(Struct, frozen=True):
@@ -75,19 +77,28 @@ class HomeRound:
 
 
 async def fold_rounds(
-    store: Store, rounds: Sequence[HomeRound], *, before_load: Callable[[], Awaitable[None]] | None = None
+    store: Store,
+    rounds: Sequence[HomeRound],
+    *,
+    before_load: Callable[[], Awaitable[None]] | None = None,
+    meter: StageMeter | None = None,
 ) -> None:
     """Load and fold all ``rounds``, each pass over the store for all of them at once.
 
     ``before_load`` is awaited before anything is read: a commit that the rounds stand on may still be under way.
+    ``meter`` notes what each pass took.
     """
+    meter = meter or StageMeter()
     pending, requests = list(rounds), [(each.world, each.needs()) for each in rounds]
     while pending:
         requests = [(world, left) for world, needs in requests if (left := world.missing(needs))]
         if requests:
             if before_load is not None:
                 await before_load()
+            begun = perf_counter()
             await store.load(requests)
+            meter.load.observe(perf_counter() - begun)
+        begun = perf_counter()
         again: list[HomeRound] = []
         requests = []
         for each in pending:
@@ -95,4 +106,5 @@ async def fold_rounds(
             if needs is not None:
                 requests.append((each.world, needs))
                 again.append(each)
+        meter.fold.observe(perf_counter() - begun)
         pending = again

@@ -16,14 +16,14 @@ MEDIA_TYPE_SDK = 'application/openjobspec+json; profile="application/json"'
 """For clients that send ``OJS-Version``: the SDKs look for ``application/json`` in it (CLIENTS.md trap 1)."""
 OJS_VERSION = "1.0"
 
-_COMMON = {
+COMMON_HEADERS = {
     "OJS-Version": OJS_VERSION,
     "X-OJS-Version": __version__,
     "X-Content-Type-Options": "nosniff",
     "Server": f"ojs-stream/{__version__}",
 }
-_PLAIN = {"Content-Type": MEDIA_TYPE, **_COMMON}
-_SDK = {"Content-Type": MEDIA_TYPE_SDK, **_COMMON}
+_PLAIN = {"Content-Type": MEDIA_TYPE, **COMMON_HEADERS}
+_SDK = {"Content-Type": MEDIA_TYPE_SDK, **COMMON_HEADERS}
 
 
 def _lines(headers: Mapping[str, str]) -> str:
@@ -42,12 +42,15 @@ class Answer(web.StreamResponse):
     HEAD, HTTP/1.0 and connections that are to be closed.
     """
 
-    def __init__(self, body: bytes, headers: dict[str, str], *, sdk: bool, status: int) -> None:
+    def __init__(
+        self, body: bytes, headers: dict[str, str], *, sdk: bool, status: int, media_type: str = ""
+    ) -> None:
         # The base class would make what only its own way of answering needs.
         self._status = status
         self._content = body
         self._fields = headers
         self._sdk = sdk
+        self._media_type = media_type
         self._usual: web.Response | None = None
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
@@ -66,6 +69,8 @@ class Answer(web.StreamResponse):
 
     def _head(self) -> bytes:
         lines = _SDK_LINES if self._sdk else _PLAIN_LINES
+        if self._media_type:
+            lines = _lines({**_PLAIN, "Content-Type": self._media_type})
         more = "".join([f"{name}: {value}\r\n" for name, value in self._fields.items()])
         return (
             f"{_STATUS_LINES[self._status]}{lines}{more}"
@@ -74,6 +79,8 @@ class Answer(web.StreamResponse):
 
     async def _begin_usual(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         headers = {**(_SDK if self._sdk else _PLAIN), **self._fields}
+        if self._media_type:
+            headers["Content-Type"] = self._media_type
         self._usual = web.Response(body=self._content, status=self._status, headers=headers)
         if self._keep_alive is False:
             self._usual.force_close()

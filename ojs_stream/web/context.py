@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,6 +12,9 @@ from ojs_stream.core.commands import Command
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import Retention
 from ojs_stream.store.queries import Queries
+from ojs_stream.telemetry.facts import WorkerFacts
+from ojs_stream.telemetry.meters import WebMeter
+from ojs_stream.web.hub import Hub
 
 
 class Gateway(Protocol):
@@ -47,6 +50,7 @@ class Context:
 
     gateway: Gateway
     queries: Queries
+    hub: Hub
     homes: int
     namespace: str
     retention: Retention
@@ -59,6 +63,9 @@ class Context:
     """Awaitable: milliseconds of a round trip to Redis; ``UnavailableError`` when Redis or Kafka is down."""
     hint: Callable[[str], bool]
     """Whether this worker's own homes know of claimable work in a queue; if not, the store must be looked at."""
+    meter: WebMeter = field(default_factory=WebMeter)
+    facts: Callable[[], Awaitable[WorkerFacts]]
+    """What the metrics page shows."""
     wait_for_work: Callable[[tuple[str, ...], float], Any]
     """Awaitable(queues, seconds): returns early when one of the queues may have got work."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 from ojs_stream.core.commands import Enqueue, NewJob
@@ -27,11 +28,14 @@ async def submit_jobs(call: Call, jobs: tuple[NewJob, ...], *, batch: bool, repl
                 taken[job.id].details["index"] = place
             raise taken[job.id]
     command = Enqueue(jobs=jobs, batch=batch, **replay, **call.base)
+    begun = perf_counter()
     try:
         return await call.submit(decider_of(call, command), command)
     except RefusedError as refusal:
         await name_state(call, refusal.code, refusal.details)
         raise
+    finally:
+        call.ctx.meter.enqueued(jobs[0].queue, perf_counter() - begun)
 
 
 def decider_of(call: Call, command: Enqueue) -> int:

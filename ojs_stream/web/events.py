@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from aiohttp import web
+
 from ojs_stream.core.times import iso
 from ojs_stream.store.event_reads import EventFilter
-from ojs_stream.web.answer import Answer
+from ojs_stream.web import streams
 from ojs_stream.web.middleware import Call
 from ojs_stream.web.requests import instant_of, whole_of, words_of
 from ojs_stream.web.responses import page_body
@@ -13,8 +15,13 @@ LIMIT = 100
 LIMIT_MAX = 1_000
 
 
-async def list_events(call: Call) -> Answer:
-    """GET /events?after&types&queues&job_types&since&limit -> ``{events, cursor, has_more}``."""
+async def list_events(call: Call) -> web.StreamResponse:
+    """GET /events?after&types&queues&job_types&since&limit -> ``{events, cursor, has_more}``.
+
+    Who accepts ``text/event-stream`` gets the stream.
+    """
+    if "text/event-stream" in call.request.headers.get("Accept", ""):
+        return await streams.events(call)
     query = call.request.query
     since_ms = instant_of(call.request, "since")
     wanted = EventFilter(

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Coroutine
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -16,9 +18,11 @@ from aiohttp import web
 from ojs_stream import stamp
 from ojs_stream.core.commands import COMMAND_VERSION, Command
 from ojs_stream.core.homes import home_of
+from ojs_stream.core.names import is_job_id
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.validation import Rules
 from ojs_stream.errors import OjsError
+from ojs_stream.telemetry.meters import RouteMeter
 from ojs_stream.web import requests
 from ojs_stream.web.answer import Answer
 from ojs_stream.web.context import Context
@@ -26,6 +30,7 @@ from ojs_stream.web.problems import problem_of, raise_if_refused
 from ojs_stream.web.responses import respond, respond_problem
 
 log = logging.getLogger(__name__)
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Site:
@@ -117,13 +122,35 @@ class Call:
         return self.answer(msgspec.json.encode(value), status, **headers)
 
 
-Handler = Callable[[Call], Awaitable[Answer]]
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
-def guarded(site: Site, handler: Handler) -> Callable[[web.Request], Awaitable[Answer]]:
+def log_fields(request: web.Request, request_id: str) -> dict[str, str]:
+    """What a log line says of a request besides its words: for who looks for a job or a trace."""
+    fields = {"request_id": request_id}
+    trace = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
+    if trace:
+        fields["trace_id"] = trace[1]
+    job_id = request.match_info.get("id", "")
+    if is_job_id(job_id):
+        fields["job_id"] = job_id
+    return fields
+
+
+def guarded(
+    site: Site, handler: Handler, meter: RouteMeter
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The aiohttp handler of a view."""
 
-    async def handle(request: web.Request) -> Answer:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        begun = perf_counter()
+        answer = await answered(request)
+        # A stream lasts as long as its client likes: that is no latency.
+        if isinstance(answer, Answer):
+            meter.answered(answer.status, perf_counter() - begun)
+        return answer
+
+    async def answered(request: web.Request) -> web.StreamResponse:
         request_id = requests.request_id_of(request)
         version = request.headers.get("OJS-Version")
         sdk = version is not None
@@ -135,7 +162,13 @@ def guarded(site: Site, handler: Handler) -> Callable[[web.Request], Awaitable[A
             return respond_problem(problem_of(error, request_id), request_id, sdk=sdk)
         except Exception as error:
             # The one place where everything is caught: the client gets an envelope, the log the traceback.
-            log.exception("%s %r failed, request %s", request.method, request.path, request_id)
+            log.exception(
+                "%s %r failed, request %s",
+                request.method,
+                request.path,
+                request_id,
+                extra=log_fields(request, request_id),
+            )
             return respond_problem(problem_of(error, request_id), request_id, sdk=sdk)
 
     return handle

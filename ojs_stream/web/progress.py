@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import UNSET
 
 from ojs_stream.core.bodies import parse_object_or_nothing
 from ojs_stream.core.commands import DropCheckpoint, Report, SaveCheckpoint
 from ojs_stream.core.fold.checkpoints import shown
 from ojs_stream.core.fold.progress import percent_of
+from ojs_stream.core.records import JobRecord
 from ojs_stream.core.said_bodies import ReportBody, parse_checkpoint, parse_report
 from ojs_stream.core.times import iso
 from ojs_stream.errors import RefusedError, UnavailableError
@@ -47,19 +50,22 @@ async def _report(call: Call, said: ReportBody) -> Answer:
 async def get(call: Call) -> Answer:
     """GET /jobs/{id}/progress -> ``{job_id, state, attempt, progress, percentage, message, data, updated_at}``."""
     _, record = await find_job(call, call.path("id"))
+    return call.json(progress_of(record))
+
+
+def progress_of(record: JobRecord) -> dict[str, Any]:
+    """How far a job is."""
     known = record.ctl.progress
-    return call.json(
-        {
-            "job_id": record.job.id,
-            "state": record.job.state,
-            "attempt": record.job.attempt,
-            "progress": known.fraction if known else None,
-            "percentage": percent_of(known.fraction) if known else None,
-            "message": known.message if known else None,
-            "data": known.data if known and known.data is not UNSET else None,
-            "updated_at": iso(known.at) if known else None,
-        }
-    )
+    return {
+        "job_id": record.job.id,
+        "state": record.job.state,
+        "attempt": record.job.attempt,
+        "progress": known.fraction if known else None,
+        "percentage": percent_of(known.fraction) if known else None,
+        "message": known.message if known else None,
+        "data": known.data if known and known.data is not UNSET else None,
+        "updated_at": iso(known.at) if known else None,
+    }
 
 
 # -- checkpoints ----------------------------------------------------------------------------------------------

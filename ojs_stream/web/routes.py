@@ -12,16 +12,19 @@ from ojs_stream.web import (
     bulk,
     cron,
     dead_letter,
+    document,
     events,
     fetching,
     jobs,
     limits,
     maintenance,
+    metrics,
     outcomes,
     progress,
     queue_admin,
     queues,
     statistics,
+    streams,
     system,
     unique_jobs,
     workers,
@@ -46,7 +49,14 @@ class Route(NamedTuple):
 def routes_of(context: Context) -> list[Route]:
     """Every route this process serves: what is not in here is a 404 and a false capability."""
     table = [*_job_routes(), *_said_routes(), *_worker_routes(), *_queue_routes(), *_limit_routes()]
-    table += [*_workflow_routes(), *_cron_routes(), *_admin_routes(), *_system_routes(), *_doctor_routes()]
+    table += [
+        *_workflow_routes(),
+        *_cron_routes(),
+        *_admin_routes(),
+        *_system_routes(),
+        *_doctor_routes(),
+        *_stream_routes(),
+    ]
     if context.test_mode:
         table.append(Route("POST", f"{API}/admin/reset", system.reset, "admin_reset"))
     return table
@@ -245,6 +255,19 @@ def _system_routes() -> list[Route]:
         Route("GET", "/ready", system.ready, "ready"),
         Route("GET", "/readyz", system.ready),
         Route("GET", "/livez", system.live, "live"),
+        Route("GET", "/metrics", metrics.show, "metrics"),
+        Route("GET", "/ojs/openapi.yaml", document.openapi, "openapi"),
+    ]
+
+
+def _stream_routes() -> list[Route]:
+    """Server-sent events (OJS.md 2.8)."""
+    return [
+        Route("GET", f"{API}/events/stream", streams.events, "events_stream"),
+        Route("GET", f"{API}/jobs/{{id}}/events", streams.of_job, "jobs_events"),
+        Route("GET", f"{API}/queues/{{name}}/events", streams.of_queue, "queues_events"),
+        Route("GET", f"{API}/jobs/{{id}}/progress/stream", streams.of_progress, "jobs_progress_stream"),
+        Route("GET", f"{API}/admin/stats/stream", streams.of_stats, "admin_stats_stream"),
     ]
 
 
@@ -271,10 +294,11 @@ def setup(app: web.Application, context: Context) -> Site:
     table.append(Route("GET", f"{API}/manifest", manifest))
     endpoints = {route.name: route.path for route in table if route.name}
     for route in table:
-        app.router.add_route(route.method, route.path, guarded(site, route.handler))
-        if route.method == "GET":
-            app.router.add_route("HEAD", route.path, guarded(site, route.handler))
-    app.router.add_route("*", "/{path:.*}", guarded(site, _fallback(table)))
+        for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
+            meter = context.meter.route(method, route.path)
+            app.router.add_route(method, route.path, guarded(site, route.handler, meter))
+    # A client chooses this path and method: they are no labels.
+    app.router.add_route("*", "/{path:.*}", guarded(site, _fallback(table), context.meter.route("*", "other")))
     return site
 
 

@@ -42,6 +42,11 @@ async def stats(call: Call) -> Answer:
 
     With ``detail=true`` ``queues`` is a list of the deepest ones, as ``ojs debug bottleneck`` reads it.
     """
+    return call.json(await stats_of(call))
+
+
+async def stats_of(call: Call) -> dict[str, Any]:
+    """How things are now."""
     now_ms = stamp.now_ms()
     names = await _names(call)
     records, minutes, living = await asyncio.gather(
@@ -50,15 +55,13 @@ async def stats(call: Call) -> Answer:
         _living(call, now_ms),
     )
     known = [record for record in records if record]
-    return call.json(
-        {
-            "queues": await _detail(call, known) if call.request.query.get("detail") == "true" else len(names),
-            "workers": living,
-            "jobs": _sum([record.counts for record in known]),
-            "throughput": throughput(minutes, now_ms),
-            "uptime_seconds": _uptime_s(call, now_ms),
-        }
-    )
+    return {
+        "queues": await _detail(call, known) if call.request.query.get("detail") == "true" else len(names),
+        "workers": living,
+        "jobs": _sum([record.counts for record in known]),
+        "throughput": throughput(minutes, now_ms),
+        "uptime_seconds": _uptime_s(call, now_ms),
+    }
 
 
 async def _names(call: Call) -> list[str]:

@@ -180,7 +180,7 @@ async def change_priority(both: Both) -> None:
     nack = {"job_id": ids[0], "error": {"code": "bad", "message": "no", "retryable": False}}
     await both.ok("POST", "/workers/nack", nack)
     retries = await both.ok("GET", f"/jobs/{ids[0]}/retries")
-    assert [one["error"]["message"] for one in retries["retries"]] == ["no"]
+    assert [one["failure"]["message"] for one in retries["retries"]] == ["no"]
     retried = await both.ok("POST", f"/admin/jobs/{ids[0]}/retry")
     assert (retried["job"]["state"], retried["job"]["attempt"]) == ("available", 0)
 

@@ -42,7 +42,7 @@ from ojs_stream.core.records import (
 )
 from ojs_stream.core.retry import RetryPolicy
 from ojs_stream.core.unique import DEFAULT_STATES, deciding_home
-from ojs_stream.core.world import Message
+from ojs_stream.core.world import Message, NumberedEvent
 from ojs_stream.log.codec import decode_pack, encode_pack
 from ojs_stream.store import keys
 from ojs_stream.store.base import Dump, Store
@@ -214,6 +214,8 @@ class Fold:
         self.store = MemoryStore(NAMESPACE)
         self.logs: list[list[Record]] = [[] for _ in range(homes)]
         self.events: list[Event] = []
+        self.sent: list[NumberedEvent] = []
+        """The same as they leave the home."""
         self.effects: list[tuple[int, Effect]] = []
         self.held: list[Message] = []
         """Messages that were not delivered yet (``deliver=False``)."""
@@ -257,6 +259,7 @@ class Fold:
         world = done.world
         self._states[home] = world.state()
         self._outcomes.update(world.replies)
+        self.sent.extend(world.events)
         self.events.extend(msgspec.json.decode(event.data, type=Event) for event in world.events)
         self.effects.extend((home, effect.effect) for effect in world.effects)
         self.held.extend(world.messages)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 DATA = Path(__file__).parents[1] / "data"
-RECORDINGS = sorted(path.name for path in DATA.iterdir())
+RECORDINGS = sorted(path.name for path in DATA.glob("log-*"))
 
 
 class Recording(Struct):

@@ -131,8 +131,8 @@ def test_large_numbers_stay_as_they_are() -> None:
 def test_whatever_selects_workers_selects_them(objects: dict[str, dict[str, Any]]) -> None:
     labels = _pod(objects)["metadata"]["labels"].items()
     selectors = [objects["Service"]["spec"]["selector"]]
-    kinds = {"Deployment", "PodDisruptionBudget", "PodMonitor"} & set(objects)
-    selectors += [objects[kind]["spec"]["selector"]["matchLabels"] for kind in kinds]
+    kinds = [kind for kind in ("Deployment", "PodDisruptionBudget", "PodMonitor") if kind in objects]
+    selectors.extend(objects[kind]["spec"]["selector"]["matchLabels"] for kind in kinds)
     if "NetworkPolicy" in objects:
         selectors.append(objects["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"])
     assert all(selector.items() <= labels for selector in selectors)

@@ -41,9 +41,12 @@ from ojs_stream.errors import UnavailableError
 from ojs_stream.store.queries import JobFilter, Queries
 from ojs_stream.store.scans import Found, Page
 from ojs_stream.store.walks import Matches
+from ojs_stream.telemetry.facts import WorkerFacts
 from ojs_stream.web import bulk, parser_errors, problems
 from ojs_stream.web.context import Context, Limits
+from ojs_stream.web.hub import Hub, Tail
 from ojs_stream.web.routes import routes_of, setup
+from tests.support.facts import worker_facts
 
 HOMES = 8
 RETENTION = Retention(1, 2, 3, 4)
@@ -184,6 +187,10 @@ class ServerAsDeployed(TestServer):
         return await super()._make_runner(**{**kwargs, "handler_cancellation": False})
 
 
+def no_tail() -> Tail:
+    raise UnavailableError("There is no topic in this test.")
+
+
 class Edge:
     """A running web application over fakes."""
 
@@ -196,6 +203,7 @@ class Edge:
         self.context = Context(
             gateway=self.gateway,
             queries=cast("Queries", self.queries),
+            hub=Hub(no_tail),
             homes=HOMES,
             namespace="t",
             retention=RETENTION,
@@ -203,6 +211,7 @@ class Edge:
             test_mode=test_mode,
             ready=lambda: {"ready": not self.down, "partitions": [], "reason": None},
             backend_ms=self.backend_ms,
+            facts=self.facts,
             hint=lambda queue: queue in self.hinted,
             wait_for_work=self.wait_for_work,
         )
@@ -214,6 +223,9 @@ class Edge:
         if self.down:
             raise UnavailableError("Redis does not answer", retry_after_s=7)
         return 1.25
+
+    async def facts(self) -> WorkerFacts:
+        return worker_facts(web=self.context.meter)
 
     async def wait_for_work(self, queues: tuple[str, ...], seconds: float) -> None:
         self.waited.append(seconds)

@@ -16,8 +16,10 @@ from ojs_stream.core.commands import Command, NewJob, PutCron
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.outcomes import Outcome
 from ojs_stream.core.records import CronRecord, JobRecord, decode_record
+from ojs_stream.errors import UnavailableError
 from ojs_stream.store.queries import Queries
 from ojs_stream.web.context import Context
+from ojs_stream.web.hub import Hub, Tail
 from ojs_stream.web.routes import setup
 from tests.support.builders import KEEP, Fold
 
@@ -44,6 +46,10 @@ class StoredCrons:
         return cast("CronRecord", decode_record(("cron", name), data)) if data else None
 
 
+def no_tail() -> Tail:
+    raise UnavailableError("There is no topic in this test.")
+
+
 class Edge:
     def __init__(self) -> None:
         self.fold = Fold(HOMES)
@@ -52,11 +58,13 @@ class Edge:
         context = Context(
             gateway=self,
             queries=cast("Queries", SimpleNamespace(crons=StoredCrons(self.fold), jobs=self.jobs)),
+            hub=Hub(no_tail),
             homes=HOMES,
             namespace="t",
             retention=KEEP,
             ready=lambda: {"ready": True},
             backend_ms=lambda: None,
+            facts=cast("Any", None),
             hint=lambda _queue: False,
             wait_for_work=lambda _queues, _seconds: None,
         )

@@ -152,6 +152,7 @@ def begin(world: World, now: int) -> None:
     if world.last and world.watched and now - world.last > OUTAGE_MS:
         world.grace = now + GRACE_MS
     world.now = now
+    world.minute = str(now // 60_000)
     world.last = now
 
 
@@ -193,6 +194,8 @@ def _outcome_of(world: World, command: c.AnyCommand, marked: Savepoint) -> Outco
 
 def _observe(world: World) -> None:
     """Tell watchers of this home. What limits read is asked for at once: a claim starts many jobs."""
+    if not world.observations:
+        return
     world.require(
         key
         for watcher, note in world.observations
@@ -268,11 +271,15 @@ def _enqueue_needs(world: World, command: c.Enqueue, now: int, needs: Needs) -> 
     if command.replay:
         needs.records.add(("replay", command.replay))
     needs.records.add(("config", DEFAULT_CONFIG))
+    for queue in {job.queue for job in command.jobs}:
+        needs.records.add(("config", queue))
+        if world.home_of(queue) == world.home:
+            needs.records.update((("queue", queue), *spans_of(queue, now)))
+    _new_job_needs(world, command, needs)
+
+
+def _new_job_needs(world: World, command: c.Enqueue, needs: Needs) -> None:
     for job in command.jobs:
-        needs.records.add(("config", job.queue))
-        if world.home_of(job.queue) == world.home:
-            needs.records.add(("queue", job.queue))
-            needs.records.update(spans_of(job.queue, now))
         if job.limit is not None and job.limit.home == world.home:
             needs.records.update((("limit", job.limit.key), ("slot", job.id)))
         if job.unique is not None and job.unique.home == world.home:
@@ -296,8 +303,8 @@ def _watched_needs(world: World, command: c.Watched, _now: int, needs: Needs) ->
 
 
 def _insert_needs(_world: World, command: c.Insert, now: int, needs: Needs) -> None:
-    for job in command.jobs:
-        needs.records.update((("queue", job.queue), *spans_of(job.queue, now)))
+    for queue in {job.queue for job in command.jobs}:
+        needs.records.update((("queue", queue), *spans_of(queue, now)))
     needs.records.update(("job", job.id) for job in command.jobs if job.client_id)
 
 

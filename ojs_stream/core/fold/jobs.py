@@ -134,7 +134,6 @@ def insert(world: World, record: JobRecord) -> JobRecord:
         ctl = structs.replace(record.ctl, sequence=world.next_sequence(), **asking(record))
         record = JobRecord(record.job, ctl, record.extra)
     store(world, record)
-    world.tally(record.job.queue, "totals", "enqueued", 1)
     world.tally_minute(record.job.queue, enqueued=1)
     announce(world, record)
     return record
@@ -214,7 +213,6 @@ def remember(world: World, record: JobRecord, failure: Failure) -> dict[str, Any
 def failed(world: World, record: JobRecord) -> None:
     """The event and the counters of an attempt that failed."""
     job = record.job
-    world.tally(job.queue, "totals", "failed", 1)
     world.tally_minute(job.queue, failed=1)
     world.emit(
         "job.failed",

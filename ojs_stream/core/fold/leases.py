@@ -122,7 +122,6 @@ def _lease(world: World, record: JobRecord, command: Claim) -> JobRecord:
     )
     store(world, leased)
     wait = max(0, now - (record.ctl.enqueued or now))
-    world.tally(job.queue, "totals", "started", 1)
     world.tally_minute(job.queue, started=1, wait_ms=wait)
     data = about(leased.job, worker_id=leased.job.worker_id, attempt=leased.job.attempt)
     world.emit("job.started", job.id, data, leased)
@@ -145,7 +144,6 @@ def ack(world: World, command: Ack) -> Outcome | None:
     )
     store(world, done)
     job = done.job
-    world.tally(job.queue, "totals", "completed", 1)
     world.tally_minute(job.queue, completed=1, duration_ms=took)
     data = about(job, attempt=job.attempt, worker_id=job.worker_id, duration_ms=took, result=job.result)
     world.emit("job.completed", job.id, data, done)
