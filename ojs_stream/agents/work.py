@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from msgspec import UNSET
+
 from ojs_stream.agents.owner import DUE_INDEXES, Owner
 from ojs_stream.core.homes import home_of
 from ojs_stream.core.records import QueueRecord, has_room
@@ -68,7 +70,7 @@ class Work:
 
     def _in_maintenance(self, queue: str) -> bool:
         owner = self._owner_of(home_of(queue, self._homes))
-        return owner is not None and owner.state.maintenance is not None
+        return owner is not None and owner.state.maintenance is not UNSET
 
     async def wait(self, queues: tuple[str, ...], seconds: float) -> None:
         """Until one of ``queues`` may have got work, at most ``seconds``."""

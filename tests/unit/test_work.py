@@ -27,9 +27,8 @@ ROWS = [
 ]
 
 
-def knowing(record: QueueRecord | None, *, live: bool = True, maintenance: Maintenance | None = None) -> Work:
-    state = HomeState(home=0, maintenance=maintenance)
-    owner = cast("Any", SimpleNamespace(home=0, live=live, state=state))
+def knowing(record: QueueRecord | None, *, live: bool = True, state: HomeState | None = None) -> Work:
+    owner = cast("Any", SimpleNamespace(home=0, live=live, state=state or HomeState(home=0)))
     work = Work(1, lambda _: owner)
     world = World(HomeState(home=0), homes=1)
     world.changed["queue", "q"] = record
@@ -45,7 +44,7 @@ def test_a_hint_is_sure_of_work_or_says_nothing(record: QueueRecord | None, sure
 def test_nothing_is_worth_asking_for_during_maintenance() -> None:
     ready = QueueRecord(name="q", created_at="", counts=Counts(available=1))
     assert knowing(ready).hint("q")
-    assert not knowing(ready, maintenance=Maintenance(since=1)).hint("q")
+    assert not knowing(ready, state=HomeState(home=0, maintenance=Maintenance(since=1))).hint("q")
 
 
 def test_a_home_that_is_not_live_gives_no_hints() -> None:
