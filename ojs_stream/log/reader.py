@@ -63,7 +63,7 @@ class LogReader:
         return cls(bootstrap)
 
     async def __aenter__(self) -> Self:
-        self._consumer = await _started(self._bootstrap)
+        self._consumer = await lone_consumer(self._bootstrap)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -101,7 +101,7 @@ class LogReader:
                     position, moved = now_at, time.monotonic()
                 elif time.monotonic() - moved > STALL_S:
                     raise StalledError(f"{_where(place)}: stuck at offset {position} for {STALL_S:g} s.")
-                records = [_record(one) for one in got if one.offset < stop]
+                records = [record_of(one) for one in got if one.offset < stop]
                 if records:
                     yield records
         finally:
@@ -179,7 +179,7 @@ class LogEnds:
     async def _connected(self) -> AIOKafkaConsumer:
         async with self._opening:
             if self._consumer is None:
-                self._consumer = await _started(self._bootstrap)
+                self._consumer = await lone_consumer(self._bootstrap)
             return self._consumer
 
 
@@ -197,7 +197,8 @@ def _rest(consumer: AIOKafkaConsumer, place: TopicPartition) -> None:
         consumer.pause(place)
 
 
-def _record(one: Any) -> LogRecord:
+def record_of(one: Any) -> LogRecord:
+    """What a consumer has got."""
     return LogRecord(one.offset, one.timestamp, one.key, one.value or b"", one.headers)
 
 
@@ -210,7 +211,8 @@ def _where(place: TopicPartition) -> str:
     return f"Kafka does not answer for partition {place.partition} of {place.topic}"
 
 
-async def _started(bootstrap: Bootstrap) -> AIOKafkaConsumer:
+async def lone_consumer(bootstrap: Bootstrap, *, fetch_wait_ms: int = FETCH_WAIT_MS) -> AIOKafkaConsumer:
+    """A connected consumer without a group, which stands where it is told. ``UnavailableError`` as all of ours."""
     quiet_aiokafka()
     consumer = AIOKafkaConsumer(
         **client_arguments(bootstrap),
@@ -218,7 +220,7 @@ async def _started(bootstrap: Bootstrap) -> AIOKafkaConsumer:
         auto_offset_reset="none",
         enable_auto_commit=False,
         max_partition_fetch_bytes=FETCH_BYTES_MAX,
-        fetch_max_wait_ms=FETCH_WAIT_MS,
+        fetch_max_wait_ms=fetch_wait_ms,
         request_timeout_ms=REQUEST_TIMEOUT_MS,
     )
     await start_consumer(consumer, bootstrap)

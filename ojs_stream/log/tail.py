@@ -8,16 +8,15 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from ojs_stream.errors import LogRefusedError, UnavailableError
-from ojs_stream.log.connection import Bootstrap, client_arguments
-from ojs_stream.log.consumers import close_consumer, start_consumer
-from ojs_stream.log.producer import quiet_aiokafka
+from ojs_stream.log.connection import Bootstrap
+from ojs_stream.log.consumers import close_consumer
 from ojs_stream.log.reader import (
     BOUNDS_TIMEOUT_S,
-    FETCH_BYTES_MAX,
     POLL_MS,
     READ_RECORDS_MAX,
-    REQUEST_TIMEOUT_MS,
     LogRecord,
+    lone_consumer,
+    record_of,
 )
 
 IDLE_FETCH_MS = 500
@@ -36,17 +35,7 @@ class TopicTail:
     async def open(self) -> None:
         """Connect, and stand at the ends or where it was. ``UnavailableError`` when Kafka does not answer."""
         await self.close()
-        quiet_aiokafka()
-        consumer = AIOKafkaConsumer(
-            **client_arguments(self._bootstrap),
-            group_id=None,
-            auto_offset_reset="none",
-            enable_auto_commit=False,
-            max_partition_fetch_bytes=FETCH_BYTES_MAX,
-            fetch_max_wait_ms=IDLE_FETCH_MS,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
-        )
-        await start_consumer(consumer, self._bootstrap)
+        consumer = await lone_consumer(self._bootstrap, fetch_wait_ms=IDLE_FETCH_MS)
         try:
             async with asyncio.timeout(BOUNDS_TIMEOUT_S):
                 ends = await consumer.end_offsets(self._places)
@@ -81,10 +70,7 @@ class TopicTail:
         found = []
         for place, records in got.items():
             self._next[place] = records[-1].offset + 1
-            found += [
-                (place.partition, LogRecord(one.offset, one.timestamp, one.key, one.value or b"", one.headers))
-                for one in records
-            ]
+            found += [(place.partition, record_of(one)) for one in records]
         return found
 
     async def close(self) -> None:

@@ -168,7 +168,7 @@ async def test_a_client_that_answers_no_more_does_not_blind_the_watchdog(monkeyp
     async def started(_bootstrap: str) -> _Consumer:
         return next(waiting)
 
-    monkeypatch.setattr(reader, "_started", started)
+    monkeypatch.setattr(reader, "lone_consumer", started)
     ends = reader.LogEnds("nowhere:1", "t.commands")
     with pytest.raises(UnavailableError):
         await ends.end_offsets([0])
